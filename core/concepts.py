@@ -1,0 +1,89 @@
+"""What the user typed -> concepts, their rivals, and one vector for each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+MAX_CONCEPTS = 32
+DEFAULT_CONTRAST = "background, floor, tree, person, grass, face"  # the paper's evaluation (section 5)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing to look for. `phrases` are synonyms; the first of them is the concept's name."""
+
+    phrases: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.phrases[0]
+
+
+def parse_concepts(text: str) -> tuple[Concept, ...]:
+    """Concepts separated by commas or lines, synonyms within one by `|`.
+
+    Raises ValueError when there is none, when one is there twice, or when there are more than MAX_CONCEPTS.
+    """
+    concepts = _split(text)
+    if not concepts:
+        raise ValueError("No concept was typed. Type one or more words, separated by commas or lines, for example: dragon, sky")
+    seen: dict[str, str] = {}
+    for concept in concepts:
+        for phrase in concept.phrases:
+            if phrase.casefold() in seen:
+                raise ValueError(f"The concept '{phrase}' is there twice (in '{seen[phrase.casefold()]}' and in "
+                                 f"'{'|'.join(concept.phrases)}'). Remove one of them.")
+            seen[phrase.casefold()] = "|".join(concept.phrases)
+    if len(concepts) > MAX_CONCEPTS:
+        raise ValueError(f"{len(concepts)} concepts were typed, but at most {MAX_CONCEPTS} can be recorded at once. "
+                         "Remove some, or use a second Concept Attention node for the rest.")
+    return concepts
+
+
+def parse_contrast(text: str, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
+    """Rivals in the softmax that are not shown: as typed, less whatever the user asked for and less repetitions."""
+    taken = {phrase.casefold() for concept in concepts for phrase in concept.phrases}
+    contrast = []
+    for concept in _split(text):
+        if not any(phrase.casefold() in taken for phrase in concept.phrases):
+            contrast.append(concept)
+            taken.update(phrase.casefold() for phrase in concept.phrases)
+    if len(contrast) > MAX_CONCEPTS:
+        raise ValueError(f"{len(contrast)} contrast concepts were typed, but at most {MAX_CONCEPTS} are possible. Remove some.")
+    return tuple(contrast)
+
+
+def concept_vectors(concepts: Iterable[Concept], encode: Callable[[str], Tensor], token: str = "mean") -> Tensor:
+    """One text vector a concept: 1 x C x D.
+
+    `encode` turns one phrase into the text encoder's output for the phrase's own tokens (T x D, no
+    padding, no end token). token: "mean" averages them, "first" takes the first (the paper's
+    choice). Synonyms are averaged. Raises ValueError for another `token` or a phrase without tokens.
+    """
+    if token not in ("mean", "first"):
+        raise ValueError(f"token is '{token}', expected 'mean' or 'first'")
+    rows = []
+    for concept in concepts:
+        vectors = []
+        for phrase in concept.phrases:
+            tokens = encode(phrase)
+            if not len(tokens):
+                raise ValueError(f"The text encoder makes no token of the concept '{phrase}'. Use another word.")
+            vectors.append(tokens[0] if token == "first" else tokens.mean(dim=0))
+        rows.append(torch.stack(vectors).mean(dim=0))
+    return torch.stack(rows)[None]
+
+
+def _split(text: str) -> tuple[Concept, ...]:
+    concepts = []
+    for entry in re.split(r"[,\n]", text):
+        phrases = tuple(" ".join(part.split()) for part in entry.split("|"))
+        phrases = tuple(phrase for phrase in phrases if phrase)
+        if phrases:
+            concepts.append(Concept(phrases))
+    return tuple(concepts)

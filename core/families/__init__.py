@@ -1,0 +1,35 @@
+"""One small file a model family: which projections, positions, modulation and default layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What "auto" means for a family or a model. Layers and the first step are parts of the whole, 0..1.
+
+    first_layer, last_layer: both included, as parts of depth - 1. first_step: sampling progress from
+    which steps count. temperature: divides the scores before the softmax over concepts.
+    softmax_first: the softmax is taken in every layer and step and averaged after; else before.
+    """
+
+    first_layer: float
+    last_layer: float
+    first_step: float
+    temperature: float
+    softmax_first: bool
+
+    def layers(self, depth: int) -> list[int]:
+        """The default layers of a model with `depth` double-stream blocks."""
+        return list(range(round(self.first_layer * (depth - 1)), round(self.last_layer * (depth - 1)) + 1))
+
+
+def family_named(name: str):
+    """The family module of that name. Raises ValueError for an unknown one."""
+    from . import flux1
+
+    families = {flux1.NAME: flux1}
+    if name not in families:
+        raise ValueError(f"unknown model family '{name}', known: {', '.join(families)}")
+    return families[name]

@@ -1,0 +1,149 @@
+"""Raw scores of one sampling run: collected step by step, kept on the CPU, saved to and loaded from safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .families import Defaults
+
+SPACES = ("output", "cross-attention")
+MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
+_FORMAT = "concept_saliency.recording.1"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Scores of every step, layer, picture and concept, from which any saliency map can be computed later.
+
+    scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
+    the token grid. sigmas: S noise levels, 1 to 0. progress: S shares of the run, 0 to 1, at which the
+    steps began. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
+    patch: pixels a token covers, the grid may reach beyond the picture's right and lower edge.
+    """
+
+    concepts: tuple[str, ...]
+    contrast: tuple[str, ...]
+    scores: Tensor
+    sigmas: tuple[float, ...]
+    progress: tuple[float, ...]
+    layers: tuple[int, ...]
+    depth: int
+    space: str
+    family: str
+    defaults: Defaults
+    image_size: tuple[int, int]
+    patch: int = 16
+
+    def __post_init__(self):
+        expected = (len(self.sigmas), len(self.layers), None, len(self.concepts) + len(self.contrast), None, None)
+        shape = tuple(self.scores.shape)
+        if len(shape) != 6 or any(e is not None and e != s for e, s in zip(expected, shape)) or 0 in shape:
+            raise ValueError(f"scores have shape {shape}, expected steps x layers x pictures x concepts x height x width "
+                             f"= {expected}, none of them zero")
+        if self.scores.dtype != torch.float32:
+            raise ValueError(f"scores are {self.scores.dtype}, expected torch.float32")
+        if len(self.progress) != len(self.sigmas):
+            raise ValueError(f"{len(self.progress)} values of progress for {len(self.sigmas)} sigmas")
+        if self.space not in SPACES:
+            raise ValueError(f"space is '{self.space}', expected one of {', '.join(SPACES)}")
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; everything but the scores stands in its metadata as JSON."""
+        about = {k: asdict(v) if isinstance(v, Defaults) else v for k, v in vars(self).items() if k != "scores"}
+        save_file({"scores": self.scores.contiguous()}, path, metadata={"format": _FORMAT, "recording": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """Read what `save` wrote. Raises ValueError for a file that is not such a recording or is damaged."""
+        tensors, about = read_safetensors(path, _FORMAT, "recording", ("scores",))
+        try:
+            about["defaults"] = Defaults(**about["defaults"])
+            return cls(scores=tensors["scores"], **{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"'{path}' is not a usable recording: {error}") from error
+
+
+def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict]:
+    """Tensors `names` and the JSON under metadata `key` of a safetensors file of that `kind`; ValueError otherwise."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != kind:
+                raise ValueError(f"'{path}' has the format {metadata.get('format')!r}, expected {kind!r}. "
+                                 "Choose a file that this node pack saved.")
+            tensors = {name: file.get_tensor(name) for name in names}
+        about = json.loads(metadata[key])
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"'{path}' cannot be read as safetensors: {error}. It may be truncated; save it again.") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"'{path}' is damaged: its metadata '{key}' is no JSON object")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor.float()).all():
+            raise ValueError(f"'{path}' is damaged: '{name}' holds values that are not finite")
+    return tensors, about
+
+
+class Recorder:
+    """Collects the scores of one sampling run.
+
+    concepts, contrast: names. schedule: the run's noise levels, falling, with the last one that is
+    reached. depth: double-stream blocks of the model. Calls at the same noise level (several
+    prompts, second-order samplers) are averaged.
+    """
+
+    def __init__(self, concepts, contrast, family: str, defaults: Defaults, schedule, depth: int,
+                 image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES):
+        self.about = dict(concepts=tuple(concepts), contrast=tuple(contrast), family=family, defaults=defaults,
+                          depth=depth, image_size=tuple(image_size), patch=patch)
+        self.schedule = [float(s) for s in schedule]
+        self.max_bytes, self.stride = max_bytes, 1
+        self.steps: dict[float, list[dict[str, Tensor]]] = {}
+        self.notes: list[str] = []
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens that cover the picture."""
+        return tuple(math.ceil(side / self.about["patch"]) for side in self.about["image_size"])
+
+    def wants(self, sigma: float) -> bool:
+        """Whether this noise level is to be recorded; only a run beyond `max_bytes` leaves steps out."""
+        return self.stride == 1 or round(self.progress(sigma) * (len(self.schedule) - 1)) % self.stride == 0
+
+    def progress(self, sigma: float) -> float:
+        """The share of the run, 0 to 1, at which this noise level is reached."""
+        levels = np.array(self.schedule)[::-1]
+        return float(np.interp(sigma, levels, np.linspace(1, 0, len(levels))))
+
+    def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
+        """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU once."""
+        self.steps.setdefault(sigma, []).append({space: s.to("cpu", torch.float32) for space, s in scores.items()})
+        if len(self.steps) == 1:
+            steps = max(1, len(self.schedule) - 1)
+            size = sum(s.numel() * 4 for s in scores.values()) * steps
+            if size > self.max_bytes:
+                self.stride = math.ceil(size / self.max_bytes)
+                self.notes.append(f"Recording all {steps} steps would take {size / 1e9:.1f} GB; "
+                                  f"every {self.stride}th step is recorded instead.")
+
+    def finish(self) -> dict[str, Recording]:
+        """The recordings of the run, one a space. Empty when no step was seen."""
+        if not self.steps:
+            return {}
+        sigmas = sorted(self.steps, reverse=True)
+        recordings = {}
+        for space in self.steps[sigmas[0]][0]:
+            means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1
+                     else self.steps[s][0][space] for s in sigmas]
+            scores = torch.stack(means).unflatten(-1, self.grid)
+            recordings[space] = Recording(scores=scores, sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
+                                          layers=tuple(range(scores.shape[1])), space=space, **self.about)
+        return recordings

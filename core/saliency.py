@@ -1,0 +1,146 @@
+"""Recording -> saliency maps and presence, for any choice of layers, steps and temperature."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Sequence
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .recording import Recording, read_safetensors
+
+_FORMAT = "concept_saliency.saliency.1"
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Where each concept is seen.
+
+    maps: B x C x h x w float32 in 0..1 on the token grid, the share of each concept against all its
+    rivals. contrast_maps: B x K x h x w, the same for the contrast concepts that are not shown.
+    presence: B x C in 0..1, how surely the concept is in the picture at all. image_size: (H, W) pixels.
+    extent: (H, W) pixels that the grid covers; it may reach beyond the picture.
+    """
+
+    concepts: tuple[str, ...]
+    maps: Tensor
+    image_size: tuple[int, int]
+    extent: tuple[int, int]
+    presence: Tensor
+    contrast: tuple[str, ...]
+    contrast_maps: Tensor
+
+    def __post_init__(self):
+        batch, _, *grid = self.maps.shape
+        for name, tensor, shape in (("maps", self.maps, (batch, len(self.concepts), *grid)),
+                                    ("contrast_maps", self.contrast_maps, (batch, len(self.contrast), *grid)),
+                                    ("presence", self.presence, (batch, len(self.concepts)))):
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"{name} have shape {tuple(tensor.shape)}, expected {shape}")
+
+    def index(self, concept: str) -> int:
+        """The row of a concept, whatever its capitals; an empty name is the first. Raises ValueError for an unknown one."""
+        if not concept.strip():
+            return 0
+        names = [name.casefold() for name in self.concepts]
+        if concept.strip().casefold() not in names:
+            raise ValueError(f"There is no concept '{concept.strip()}' in this saliency. Known: {', '.join(self.concepts)}.")
+        return names.index(concept.strip().casefold())
+
+    def at_size(self, image_size: tuple[int, int]) -> Saliency:
+        """The same maps for the same picture at another size (H, W), enlarged or reduced as a whole."""
+        extent = tuple(round(e * new / old) for e, new, old in zip(self.extent, image_size, self.image_size))
+        return replace(self, image_size=tuple(image_size), extent=extent)
+
+    def pixels(self, maps: Tensor) -> Tensor:
+        """Maps B x C x h x w on the token grid -> B x C x H x W on the picture's pixels, bilinear."""
+        height, width = self.image_size
+        return interpolate(maps, size=self.extent, mode="bilinear", align_corners=False)[..., :height, :width].clamp(0, 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file."""
+        about = {"concepts": self.concepts, "image_size": self.image_size, "extent": self.extent, "contrast": self.contrast}
+        tensors = {"maps": self.maps, "presence": self.presence, "contrast_maps": self.contrast_maps}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path,
+                  metadata={"format": _FORMAT, "saliency": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Saliency:
+        """Read what `save` wrote. Raises ValueError for any other file or a damaged one."""
+        tensors, about = read_safetensors(path, _FORMAT, "saliency", ("maps", "presence", "contrast_maps"))
+        try:
+            return cls(**tensors, **{k: tuple(v) for k, v in about.items()})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'{path}' is not a usable saliency file: {error}") from error
+
+
+def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end: float = 1.0,
+             temperature: float = 0.0) -> Saliency:
+    """Saliency maps of a recording (paper, section 4.2).
+
+    layers: see parse_layers. start, end: share of the run, 0 to 1, whose steps count; the whole run
+    means the family's default window. temperature: divides the scores before the softmax over
+    concepts, 0 for the family's own. Raises ValueError when no layer or step is left.
+    """
+    defaults = recording.defaults
+    rows = parse_layers(layers, recording.layers, defaults.layers(recording.depth))
+    if (start, end) == (0.0, 1.0):
+        start = min(defaults.first_step, max(recording.progress))
+    steps = [i for i, p in enumerate(recording.progress) if start <= p <= end]
+    if not steps:
+        seen = ", ".join(f"{p:.2f}" for p in recording.progress)
+        raise ValueError(f"No recorded step lies between start_percent {start:g} and end_percent {end:g}. "
+                         f"Recorded steps began at: {seen}.")
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
+    scores = recording.scores[steps][:, rows] / (temperature or defaults.temperature)
+    if defaults.softmax_first:
+        maps = scores.softmax(dim=3).mean(dim=(0, 1))
+    else:
+        maps = scores.mean(dim=(0, 1)).softmax(dim=1)
+    count = len(recording.concepts)
+    extent = tuple(side * recording.patch for side in maps.shape[-2:])
+    return Saliency(recording.concepts, maps[:, :count], recording.image_size, extent, presence(maps[:, :count]),
+                    recording.contrast, maps[:, count:])
+
+
+def presence(maps: Tensor) -> Tensor:
+    """How surely each concept is in the picture: mean of the strongest 2% of its map, B x C x h x w -> B x C."""
+    flat = maps.flatten(2)
+    return flat.topk(max(1, round(flat.shape[-1] * 0.02)), dim=-1).values.mean(dim=-1)
+
+
+def parse_layers(text: str, available: Sequence[int], default: Sequence[int]) -> list[int]:
+    """Positions in `available` of the layers named: "auto", "all", "15-18", "3,7", "-4:" (the last four).
+
+    Raises ValueError for anything else and for layers that were not recorded.
+    """
+    last = max(available)
+    help_text = f"This model's layers are 0 to {last}. Write for example: auto, all, {max(0, last - 3)}-{last}, 0,{last} or -4:"
+    wanted: list[int] = []
+    for part in (p.strip() for p in text.strip().lower().split(",")):
+        if part == "auto":
+            wanted += default
+        elif part == "all":
+            wanted += available
+        elif match := re.fullmatch(r"(\d{1,6})\s*-\s*(\d{1,6})", part):
+            first, final = map(int, match.groups())
+            if first > final:
+                raise ValueError(f"layers '{text}': the range {part} runs backwards. {help_text}")
+            wanted += range(first, min(final, last + 1) + 1)
+        elif match := re.fullmatch(r"(-?\d{1,6})?\s*:\s*(-?\d{1,6})?", part):
+            wanted += list(available)[slice(*(int(g) if g else None for g in match.groups()))]
+        elif re.fullmatch(r"-?\d{1,6}", part):
+            wanted.append(int(part) if int(part) >= 0 else last + 1 + int(part))
+        else:
+            raise ValueError(f"layers '{text}' cannot be read. {help_text}")
+    missing = sorted({layer for layer in wanted if layer not in available})
+    if missing or not wanted:
+        raise ValueError(f"layers '{text}' ask for {missing or 'none'}. {help_text}")
+    return [list(available).index(layer) for layer in sorted(set(wanted))]

@@ -1,0 +1,86 @@
+"""The concept tokens' way through the double-stream blocks: the paper's equations (arXiv 2502.04320, section 4).
+
+Image and text tokens never see the concepts, so the picture is unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(frozen=True)
+class TextStream:
+    """The text-stream half of one block, whatever its model calls it.
+
+    shift, scale, gate: B x 1 x D, for the attention (1) and the MLP (2). qkv: B x C x D -> normalised
+    queries, keys and values, each B x heads x C x d.
+    """
+
+    shift1: Tensor
+    scale1: Tensor
+    gate1: Tensor
+    shift2: Tensor
+    scale2: Tensor
+    gate2: Tensor
+    norm1: Callable[[Tensor], Tensor]
+    qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    project: Callable[[Tensor], Tensor]
+    norm2: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+
+
+def block_step(text: TextStream, concepts: Tensor, image_keys: Tensor, image_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One block: concept states B x C x D, image keys (after RoPE) and values B x heads x N x d ->
+    the new states B x C x D, the attention output o_c B x C x D and the queries B x heads x C x d."""
+    q, k, v = text.qkv((1 + text.scale1) * text.norm1(concepts) + text.shift1)
+    k, v = torch.cat((k, image_keys.to(k)), dim=2), torch.cat((v, image_values.to(v)), dim=2)
+    out = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    concepts = concepts + text.gate1 * text.project(out)
+    concepts = concepts + text.gate2 * text.mlp((1 + text.scale2) * text.norm2(concepts) + text.shift2)
+    return concepts, out, q
+
+
+def output_scores(concept_out: Tensor, image_out: Tensor) -> Tensor:
+    """Output space, s = o_c . o_img: B x C x D and B x N x D -> B x C x N float32."""
+    return torch.bmm(concept_out, image_out.to(concept_out).transpose(1, 2)).float()
+
+
+def cross_attention_scores(concept_queries: Tensor, image_keys: Tensor) -> Tensor:
+    """The weaker baseline: queries . keys before RoPE, unscaled, summed over heads -> B x C x N float32."""
+    q, k = concept_queries.transpose(1, 2).flatten(2), image_keys.to(concept_queries).transpose(1, 2).flatten(2)
+    return torch.bmm(q, k.transpose(1, 2)).float()
+
+
+def unrotate(keys: Tensor, pe: Tensor) -> Tensor:
+    """Undo RoPE: keys B x heads x N x d, pe B x 1 x N x d/2 x 2 x 2 (rotations, as in flux/math.py)."""
+    pairs = keys.to(pe.dtype).unflatten(-1, (-1, 2, 1))  # the inverse of a rotation is its transpose
+    return (pe[..., 0, :] * pairs[..., 0, :] + pe[..., 1, :] * pairs[..., 1, :]).flatten(-2).to(keys.dtype)
+
+
+class ConceptStream:
+    """Carries concept states through one forward pass and collects every block's scores.
+
+    vectors: 1 x C x D_text, text vectors of the concepts. family: see core/families. space:
+    "output" alone, or also "cross-attention".
+    """
+
+    def __init__(self, family, model, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None, cross_attention: bool = False):
+        self.family = family
+        self.states, self.vec = family.begin(model, vectors, timesteps, guidance)
+        self.scores: dict[str, list[Tensor]] = {"output": []}
+        if cross_attention:
+            self.scores["cross-attention"] = []
+
+    def watch(self, block, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor) -> Tensor:
+        """Look on at one block (see block_step and output_scores for the shapes); returns o_c."""
+        text = self.family.text_stream(block, self.vec)
+        self.states, out, queries = block_step(text, self.states, image_keys, image_values)
+        self.scores["output"].append(output_scores(out, image_out))
+        if "cross-attention" in self.scores:
+            self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
+        return out

@@ -1,0 +1,102 @@
+"""The tiny Flux without ComfyUI: from words to a picture, from pictures to recordings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Callable, Sequence
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..core.concepts import DEFAULT_CONTRAST, concept_vectors, parse_concepts, parse_contrast
+from ..core.families import Defaults, flux1
+from ..core.recording import Recorder, Recording
+from ..core.stream import ConceptStream
+from .codec import decode, encode, load_codec
+from .flux import Flux, pack, unpack
+from .text import TextEncoder, Tokenizer, pad
+
+WEIGHTS = Path(__file__).parent / "weights"
+Progress = Callable[[Sequence], Sequence]
+
+
+class TinyFlux:
+    """Model, text encoder and codec of the tiny world, in float32 on the CPU."""
+
+    def __init__(self, folder: Path = WEIGHTS):
+        self.flux, self.tokenizer = Flux(), Tokenizer()
+        self.text = TextEncoder(len(self.tokenizer))
+        self.flux.load_state_dict({k: v.float() for k, v in load_file(folder / "flux.safetensors").items()})
+        self.text.load_state_dict({k: v.float() for k, v in load_file(folder / "text.safetensors").items()})
+        for module in (self.flux, self.text):
+            module.eval().requires_grad_(False)
+        self.codec = load_codec(folder / "codec.safetensors")
+        self.defaults, self.noise_level = load_defaults(folder)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Text vectors B x T x D, filled up to equal length."""
+        return self.text(pad([self.tokenizer(prompt) for prompt in prompts]))
+
+    def encode_phrase(self, phrase: str) -> Tensor:
+        """Vectors of the phrase's own tokens, T x D. Raises ValueError for words the tiny world does not have."""
+        if unknown := self.tokenizer.unknown(phrase):
+            raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: "
+                             f"{', '.join(sorted(self.tokenizer.numbers))}")
+        tokens = self.tokenizer(phrase)
+        return self.text(pad([tokens]))[0, :len(tokens)]
+
+    def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str):
+        asked = parse_concepts(concepts)
+        rivals = parse_contrast(contrast, asked)
+        vectors = concept_vectors([*asked, *rivals], self.encode_phrase, token)
+        recorder = Recorder([c.name for c in asked], [c.name for c in rivals], flux1.NAME, self.defaults, schedule,
+                            len(self.flux.double_blocks), image_size)
+        return vectors, recorder
+
+    def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False) -> Tensor:
+        stream = ConceptStream(flux1, self.flux, vectors, t, None, cross_attention)
+        velocity = self.flux(img, txt, t, grid, watch=stream.watch)
+        recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
+        return velocity
+
+    @torch.no_grad()
+    def generate(self, prompt: str, concepts: str, contrast: str = DEFAULT_CONTRAST, seed: int = 0,
+                 size: tuple[int, int] = (256, 256), steps: int = 24, cfg: float = 3.0, token: str = "mean",
+                 progress: Progress = iter) -> tuple[Tensor, Recording]:
+        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps."""
+        if any(side % 16 or side < 32 for side in size):
+            raise ValueError(f"size is {size[0]} x {size[1]}, expected sides of at least 32 that are multiples of 16")
+        schedule = torch.linspace(1, 0, steps + 1).tolist()
+        vectors, recorder = self._begin(concepts, contrast, schedule, size, token)
+        noise = torch.randn(1, 16, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(seed))
+        img, grid = pack(noise)
+        positive, negative = self.encode_prompts([prompt, ""]).split(1)
+        for now, then in progress(list(zip(schedule, schedule[1:]))):
+            t = torch.tensor([now])
+            wanted = self._watched(img, grid, positive, t, vectors, recorder)
+            unwanted = self.flux(img, negative, t, grid)
+            img = img + (then - now) * (unwanted + cfg * (wanted - unwanted))
+        return decode(self.codec, unpack(img, grid)), recorder.finish()["output"]
+
+    @torch.no_grad()
+    def record(self, images: Tensor, concepts: str, contrast: str = DEFAULT_CONTRAST, captions: Sequence[str] | None = None,
+               noise_level: float | None = None, seed: int = 0, token: str = "mean",
+               cross_attention: bool = False) -> dict[str, Recording]:
+        """Recordings, by space, of existing pictures B x 3 x H x W in 0..1 (sides multiples of 16): one forward
+        pass at `noise_level` (0 to 1, the model's own if not given), with captions or empty prompts."""
+        level = self.noise_level if noise_level is None else noise_level
+        vectors, recorder = self._begin(concepts, contrast, [level, 0.0], images.shape[-2:], token)
+        latents = encode(self.codec, images)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+        img, grid = pack((1 - level) * latents + level * noise)
+        txt = self.encode_prompts(captions or [""] * len(images))
+        self._watched(img, grid, txt, torch.full((len(images),), level), vectors, recorder, cross_attention)
+        return recorder.finish()
+
+
+def load_defaults(folder: Path = WEIGHTS) -> tuple[Defaults, float]:
+    """What "auto" means for the tiny model, and its noise level for existing pictures (found by evaluation)."""
+    stored = json.loads((folder / "defaults.json").read_text())
+    return Defaults(**stored["defaults"]), stored["noise_level"]
