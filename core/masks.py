@@ -15,6 +15,13 @@ def soft_masks(saliency: Saliency) -> Tensor:
     return saliency.pixels(saliency.maps)
 
 
+def rows_of(saliency: Saliency, concept: str) -> list[int]:
+    """The rows of a concept, or of several joined by "+"; empty for the first. Raises ValueError for an unknown one."""
+    if concept.strip().casefold() in map(str.casefold, saliency.concepts):
+        return [saliency.index(concept)]  # a name that holds a "+" itself
+    return [saliency.index(name) for name in concept.split("+")]
+
+
 def mask(saliency: Saliency, concept: str = "", method: str = "mean", threshold: float = 0.5, invert: bool = False) -> Tensor:
     """The mask of one concept, B x H x W float32, exactly 0 or 1.
 
@@ -24,8 +31,7 @@ def mask(saliency: Saliency, concept: str = "", method: str = "mean", threshold:
     """
     if method not in METHODS:
         raise ValueError(f"method is '{method}', expected one of {', '.join(METHODS)}")
-    names = [concept] if concept.strip().casefold() in map(str.casefold, saliency.concepts) else concept.split("+")
-    rows = [saliency.index(name) for name in names]
+    rows = rows_of(saliency, concept)
     if method == "argmax":
         maps = saliency.pixels(torch.cat((saliency.maps, saliency.contrast_maps), dim=1))
         winner = maps.argmax(dim=1)

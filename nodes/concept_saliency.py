@@ -1,0 +1,51 @@
+"""Concept Saliency: from a recorded sampling run to heatmaps and soft masks."""
+
+from comfy_api.latest import io, ui
+
+from ..core import render
+from ..core.masks import soft_masks
+from ..core.recording import SPACES
+from ..core.saliency import saliency
+from .feedback import tell
+from .types import CATEGORY, ConceptRecordings, ConceptSaliencyMaps
+
+
+class ConceptSaliency(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ConceptSaliency",
+            display_name="Concept Saliency",
+            category=CATEGORY,
+            description="Shows where the model sees each concept. Changing a setting here does not sample again.",
+            inputs=[
+                ConceptRecordings.Input("recordings", tooltip="From Concept Attention."),
+                io.Latent.Input("samples", optional=True, tooltip="The sampler's latent: picks the run that made it, and waits for it."),
+                io.Image.Input("image", optional=True, tooltip="The decoded picture: maps get its size, and the preview shows it."),
+                io.String.Input("layers", default="auto", tooltip="Blocks to average: auto, all, 15-18, 3,7 or -4: (the last four)."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="First recorded step to use, as a share of sampling."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Last recorded step to use, as a share of sampling."),
+                io.Combo.Input("space", options=list(SPACES), default="output",
+                               tooltip="output: the paper's method. cross-attention: its baseline; must have been recorded."),
+                io.Float.Input("temperature", default=0.0, min=0.0, max=100000.0, step=0.1,
+                               tooltip="Softness of the rivalry between concepts; 0 is the model's own."),
+            ],
+            outputs=[ConceptSaliencyMaps.Output("saliency"), io.Image.Output("heatmaps", tooltip="One a concept, picture by picture."),
+                     io.Mask.Output("masks", tooltip="Soft, one a concept, picture by picture.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, recordings, layers, start_percent, end_percent, space, temperature, samples=None, image=None) -> io.NodeOutput:
+        latent = None if samples is None else samples["samples"]
+        recording, warnings = recordings.recording(latent, space)
+        result = saliency(recording, layers, start_percent, end_percent, temperature)
+        if image is not None:
+            if image.shape[0] not in (1, result.maps.shape[0]):
+                raise ValueError(f"'image' holds {image.shape[0]} pictures, but {result.maps.shape[0]} were recorded. "
+                                 "Connect the pictures decoded from the same latent.")
+            result = result.at_size(tuple(image.shape[1:3]))
+        masks = soft_masks(result)
+        heatmaps = render.heatmaps(masks).flatten(0, 1)
+        tell(cls, warnings)
+        return io.NodeOutput(result, heatmaps, masks.flatten(0, 1), ui=ui.PreviewImage(render.tiles(result, masks, image), cls=cls))

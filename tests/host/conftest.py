@@ -1,0 +1,115 @@
+"""ComfyUI in this process, on the CPU, with the pack importable; small Flux models with golden weights."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+HOST = Path(os.environ["COMFYUI_HOST"])
+
+sys.path.insert(0, str(HERE))
+import torchvision_shim  # noqa: E402
+
+torchvision_shim.make_importable()
+sys.path.insert(0, str(HOST))
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+
+
+def pytest_configure(config):
+    """Import the pack under its own name, wherever the repository lies and whatever its folder is called."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "__init__.py",
+                                                  submodule_search_locations=[str(REPOSITORY)])
+    sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["concept_saliency"])
+
+
+class Clip:
+    """Stands for a text encoder: every phrase has its own vector, drawn from its letters or given in a table."""
+
+    def __init__(self, width: int, table: dict[str, torch.Tensor] | None = None):
+        self.width, self.table = width, table or {}
+
+    def tokenize(self, text: str, **kwargs):
+        return {"t5xxl": [[(7, 1.0)] * len(text.split()) + [(1, 1.0), (0, 1.0)]], "text": text}
+
+    def encode_from_tokens(self, tokens):
+        text = tokens["text"]
+        vector = self.table.get(text)
+        if vector is None:
+            vector = torch.randn(self.width, generator=torch.Generator().manual_seed(sum(map(ord, text))))
+        return vector.expand(1, len(tokens["t5xxl"][0]), -1)
+
+
+class SmallFlux:
+    """A golden file's model as ComfyUI's own MODEL, with what it takes to sample it."""
+
+    def __init__(self, golden):
+        import comfy.ldm.flux.model
+        import comfy.model_patcher
+        import comfy.supported_models
+
+        self.golden, self.about = golden, golden.about
+        config = dict(self.about["config"], image_model="flux", in_channels=16, out_channels=16, patch_size=2, txt_ids_dims=[])
+        known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
+        kind = comfy.supported_models.Flux if config["guidance_embed"] else comfy.supported_models.FluxSchnell
+        settings = kind({k: v for k, v in config.items() if k in known})
+        settings.set_inference_dtype(torch.float32, None)
+        model = settings.get_model({})
+        model.load_model_weights(golden.weights(), "")
+        self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
+        self.width = config["context_in_dim"]
+
+    def conditioning(self, seed: int = 0, tokens: int = 9, **more):
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randn(1, tokens, self.width, generator=generator)
+        pooled = torch.randn(1, self.about["config"]["vec_in_dim"], generator=generator)
+        return [[text, {"pooled_output": pooled, "guidance": 3.5, **more}]]
+
+    def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None):
+        import comfy.sample
+
+        latent = torch.zeros(batch, 16, *size)
+        noise = comfy.sample.prepare_noise(latent, seed)
+        return comfy.sample.sample(model, noise, steps, cfg, sampler, "simple", positive or self.conditioning(1),
+                                   negative or self.conditioning(2), latent, disable_pbar=True, seed=seed)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("headless_conftest", HERE.parent / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Golden
+
+
+@pytest.fixture(scope="session")
+def flux(golden):
+    return SmallFlux(golden("flux1_dev_like"))
+
+
+@pytest.fixture
+def clip(flux):
+    return Clip(flux.width)
+
+
+@pytest.fixture
+def apply(flux, clip):
+    """Concept Attention on the small Flux: apply(concepts, **settings) -> model, runs."""
+    from concept_saliency.nodes.concept_attention import ConceptAttentionApply
+
+    def run(concepts="cat, dog", contrast="sky", model=None, clip=clip, start_percent=0.0, end_percent=1.0, token="mean",
+            cross_attention=False):
+        return ConceptAttentionApply.execute(model or flux.patcher, clip, concepts, contrast, start_percent, end_percent, token,
+                                             cross_attention).result
+
+    return run
