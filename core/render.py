@@ -24,10 +24,10 @@ def heatmaps(maps: Tensor) -> Tensor:
     return _colours()[(maps.clamp(0, 1) * 255).round().long()]
 
 
-def overlay(image: Tensor, maps: Tensor, opacity: float = 0.6) -> Tensor:
-    """The picture(s) B x H x W x 3 under the heat of maps B x H x W: hot places take the map's colour, cold ones stay grey."""
+def overlay(image: Tensor, maps: Tensor, opacity: float = 0.8) -> Tensor:
+    """The picture(s) B x H x W x 3 in grey, and over them the heat of maps B x H x W, the more opaque the hotter."""
     grey = (image @ image.new_tensor([0.299, 0.587, 0.114]))[..., None].expand_as(image)
-    return (1 - opacity) * grey + opacity * heatmaps(maps)
+    return torch.lerp(grey, heatmaps(maps).to(image), opacity * maps.clamp(0, 1).sqrt()[..., None])
 
 
 def tiles(saliency: Saliency, maps: Tensor, image: Tensor | None = None) -> Tensor:

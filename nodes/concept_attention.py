@@ -31,7 +31,8 @@ class ConceptAttentionApply(io.ComfyNode):
                 io.Boolean.Input("cross_attention", default=False,
                                  tooltip="Also record the cross-attention space, the weaker baseline, for comparison."),
             ],
-            outputs=[io.Model.Output("model"), ConceptRecordings.Output("recordings")],
+            # 0.3.64 wants ids that differ from every input's
+            outputs=[io.Model.Output("patched_model", display_name="model"), ConceptRecordings.Output("recordings")],
         )
 
     @classmethod

@@ -33,6 +33,7 @@ class ConceptSaliency(io.ComfyNode):
             outputs=[ConceptSaliencyMaps.Output("saliency"), io.Image.Output("heatmaps", tooltip="One a concept, picture by picture."),
                      io.Mask.Output("masks", tooltip="Soft, one a concept, picture by picture.")],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,
         )
 
     @classmethod

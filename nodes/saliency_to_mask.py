@@ -25,6 +25,7 @@ class ConceptSaliencyToMask(io.ComfyNode):
             ],
             outputs=[io.Mask.Output("mask"),
                      io.Float.Output("presence", tooltip="How surely the concept is in the picture, 0 to 1; the surest of a batch or union.")],
+            is_output_node=True,
         )
 
     @classmethod

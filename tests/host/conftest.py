@@ -16,6 +16,7 @@ import torchvision_shim  # noqa: E402
 
 torchvision_shim.make_importable()
 sys.path.insert(0, str(HOST))
+import utils.install_util  # noqa: E402, F401  (before a dependency brings a "utils" of its own, as in the server)
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
@@ -73,13 +74,14 @@ class SmallFlux:
         pooled = torch.randn(1, self.about["config"]["vec_in_dim"], generator=generator)
         return [[text, {"pooled_output": pooled, "guidance": 3.5, **more}]]
 
-    def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None):
+    def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None,
+               callback=None):
         import comfy.sample
 
         latent = torch.zeros(batch, 16, *size)
         noise = comfy.sample.prepare_noise(latent, seed)
         return comfy.sample.sample(model, noise, steps, cfg, sampler, "simple", positive or self.conditioning(1),
-                                   negative or self.conditioning(2), latent, disable_pbar=True, seed=seed)
+                                   negative or self.conditioning(2), latent, disable_pbar=True, callback=callback, seed=seed)
 
 
 @pytest.fixture(scope="session")

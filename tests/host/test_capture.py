@@ -166,9 +166,12 @@ def test_nothing_is_left_after_any_ending(flux, clip, monkeypatch, ending):
     if ending == "normal":
         flux.sample(model)
     elif ending == "interrupt":
-        comfy.model_management.interrupt_current_processing(True)
+        def stop(step, *others):  # as the server's progress hook does when the user has pressed cancel
+            comfy.model_management.interrupt_current_processing(True)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            flux.sample(model)
+            flux.sample(model, callback=stop)
     else:
         with monkeypatch.context() as patches:
             if ending == "sampler":

@@ -1,0 +1,148 @@
+"""The real server: the pack loads without a warning, workflows run, widgets do not sample again, errors name the node."""
+
+import copy
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from conftest import HOST, REPOSITORY
+from PIL import Image
+from live_server import Server, to_api
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture
+def quickstart(info):
+    return to_api(json.loads((REPOSITORY / "workflows" / "quickstart_demo.json").read_text()), info)
+
+
+def node_of(prompt: dict, kind: str) -> str:
+    return next(number for number, node in prompt.items() if node["class_type"] == kind)
+
+
+def succeeded(server, entry) -> dict:
+    assert entry["status"]["status_str"] == "success", server.messages(entry, "execution_error") or entry["status"]
+    return entry["outputs"]
+
+
+def test_the_pack_loads_without_a_warning(server, info):
+    expected = {"ConceptAttentionApply", "ConceptSaliency", "ConceptSaliencyToMask", "ConceptSaliencyDemoModel"}
+    assert expected <= info.keys()
+    ours = [line for line in server.log.read_text().splitlines() if "a folder of any name" in line or "concept" in line.lower()]
+    assert not [line for line in ours if "IMPORT FAILED" in line or "WARNING" in line.upper() or "Cannot import" in line], ours
+    for name in expected:
+        for group in info[name]["input"].values():
+            for field, definition in group.items() if group is not info[name]["input"].get("hidden") else ():
+                assert definition[1].get("tooltip"), f"{name}.{field} has no tooltip"
+
+
+def test_quickstart_goes_from_words_to_picture_heatmaps_and_mask(server, quickstart):
+    start = time.monotonic()
+    outputs = succeeded(server, server.run(quickstart))
+    print(f"quickstart took {time.monotonic() - start:.1f} s")
+    heatmaps = outputs[node_of(quickstart, "ConceptSaliency")]["images"]
+    assert len(heatmaps) == 3
+    sizes = {Image.open(io.BytesIO(server.image(h))).size for h in heatmaps}
+    assert len(sizes) == 1 and sizes.pop()[0] == 256
+    mask = np.asarray(Image.open(io.BytesIO(server.image(outputs[node_of(quickstart, "ConceptSaliencyToMask")]["images"][0]))).convert("L"))
+    assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 255} and 0.01 < (mask > 0).mean() < 0.6
+
+
+def test_the_picture_is_the_same_without_the_pack(server, quickstart):
+    with_pack = succeeded(server, server.run(quickstart))
+    plain = copy.deepcopy(quickstart)
+    plain[node_of(plain, "KSampler")]["inputs"]["model"] = [node_of(plain, "ConceptSaliencyDemoModel"), 0]
+    for kind in ("ConceptSaliencyToMask", "ConceptSaliency", "ConceptAttentionApply"):
+        del plain[node_of(plain, kind)]
+    without = succeeded(server, server.run(plain))
+    preview = node_of(plain, "PreviewImage")
+    pictures = [np.asarray(Image.open(io.BytesIO(server.image(o[preview]["images"][0])))) for o in (with_pack, without)]
+    assert np.array_equal(*pictures) and pictures[0].std() > 5
+
+
+def test_changing_a_widget_does_not_sample_again(server, quickstart):
+    server.run(quickstart)
+    for kind, field, value in (("ConceptSaliency", "layers", "all"), ("ConceptSaliency", "temperature", 3.0),
+                               ("ConceptSaliencyToMask", "method", "mean"), ("ConceptSaliencyToMask", "concept", "house")):
+        quickstart[node_of(quickstart, kind)]["inputs"][field] = value
+        entry = server.run(quickstart)
+        succeeded(server, entry)
+        cached = server.messages(entry, "execution_cached")[0]["nodes"]
+        assert node_of(quickstart, "KSampler") in cached and node_of(quickstart, kind) not in cached, (kind, field)
+
+
+def test_another_seed_samples_again_and_shows_its_own_run(server, quickstart):
+    first = succeeded(server, server.run(quickstart))
+    quickstart[node_of(quickstart, "KSampler")]["inputs"]["seed"] += 1
+    second = succeeded(server, server.run(quickstart))
+    node = node_of(quickstart, "ConceptSaliency")
+    tiles = [np.asarray(Image.open(io.BytesIO(server.image(o[node]["images"][0])))) for o in (first, second)]
+    assert not np.array_equal(*tiles)
+    assert "newest recording" not in server.log.read_text()
+
+
+def test_custom_sampling_nodes_work_too(server, quickstart, info):
+    sampler = node_of(quickstart, "KSampler")
+    model, positive, latent = (quickstart[sampler]["inputs"][k] for k in ("model", "positive", "latent_image"))
+    quickstart |= {
+        "100": {"class_type": "RandomNoise", "inputs": {"noise_seed": 3}},
+        "101": {"class_type": "BasicGuider", "inputs": {"model": model, "conditioning": positive}},
+        "102": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "heun"}},
+        "103": {"class_type": "BasicScheduler", "inputs": {"model": model, "scheduler": "simple", "steps": 6, "denoise": 1.0}},
+        sampler: {"class_type": "SamplerCustomAdvanced", "inputs": {"noise": ["100", 0], "guider": ["101", 0], "sampler": ["102", 0],
+                                                                   "sigmas": ["103", 0], "latent_image": latent}},
+    }
+    outputs = succeeded(server, server.run(quickstart))
+    assert len(outputs[node_of(quickstart, "ConceptSaliency")]["images"]) == 3
+
+
+@pytest.mark.parametrize("kind, field, value, message", [
+    ("ConceptAttentionApply", "concepts", "", "No concept was typed"),
+    ("ConceptAttentionApply", "concepts", "cat, cat", "is there twice"),
+    ("ConceptSaliency", "layers", "40", "layers are 0 to 2"),
+    ("ConceptSaliency", "samples", None, "Nothing has been sampled"),
+    ("ConceptSaliencyToMask", "concept", "unicorn", "Known: dragon, house, grass"),
+])
+def test_errors_stand_on_their_node(server, quickstart, kind, field, value, message):
+    number = node_of(quickstart, kind)
+    if value is None:  # nothing waits for a sampler then
+        quickstart[node_of(quickstart, "ConceptAttentionApply")]["inputs"]["concepts"] = "moon"
+        for name in ("samples", "image"):
+            del quickstart[number]["inputs"][name]
+        for other in ("KSampler", "VAEDecode", "PreviewImage"):
+            del quickstart[node_of(quickstart, other)]
+    else:
+        quickstart[number]["inputs"][field] = value
+    entry = server.run(quickstart)
+    errors = server.messages(entry, "execution_error")
+    assert errors and errors[0]["node_id"] == number and message in errors[0]["exception_message"], errors
+
+
+def test_an_interrupt_from_the_api_leaves_nothing_behind(server, quickstart):
+    expected = succeeded(server, server.run(quickstart))
+    slow = copy.deepcopy(quickstart)
+    slow[node_of(slow, "KSampler")]["inputs"].update(steps=2000, seed=99)
+    number = server.queue(slow)
+    time.sleep(3)
+    server.post("/interrupt", {})
+    entry = server.wait(number)
+    assert server.messages(entry, "execution_interrupted")
+    quickstart[node_of(quickstart, "KSampler")]["inputs"]["seed"] += 5
+    succeeded(server, server.run(quickstart))
+    quickstart[node_of(quickstart, "KSampler")]["inputs"]["seed"] -= 5
+    again = succeeded(server, server.run(quickstart))
+    node = node_of(quickstart, "PreviewImage")
+    pictures = [np.asarray(Image.open(io.BytesIO(server.image(o[node]["images"][0])))) for o in (expected, again)]
+    assert np.array_equal(*pictures)
