@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   concept-saliency evaluate --data tiny --scenes 200 --seed 0
 """
 HELD_OUT = 1_000_000  # training draws its scenes from seeds below this
-NOISE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+NOISE_LEVELS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 TEMPERATURES = {"output": (0.1, 0.3, 1.0, 3.0, 10.0), "cross-attention": (0.3, 1.0, 3.0, 10.0, 30.0)}
 
 

@@ -14,40 +14,38 @@ from torch.nn.functional import interpolate
 class SegmentationMetrics:
     """Pixel accuracy, mIoU and mean AP, accumulated over pictures.
 
-    Two planes are scored at once, the background's and the object's, and every value (0 and 1) counts
-    as a class over both planes together. This is what the authors' code does and so what the paper's
-    figures are: the two classes then have the same IoU, accuracy / (2 - accuracy).
+    The authors' code scores two planes at once, the background's and the object's, and counts every
+    value (0 and 1) as a class over both planes together; the paper's figures are of this kind. Both
+    classes then have the same IoU, correct / (2 labelled - correct).
     """
 
     correct: int = 0
     labelled: int = 0
-    intersection: np.ndarray = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
-    union: np.ndarray = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
     precisions: list[float] = field(default_factory=list)
 
     def add(self, coefficients: Tensor, label: Tensor) -> None:
         """One picture: coefficients h x w of any scale, label H x W bool.
 
         The mask is where the coefficients exceed their mean; mask and min-max scaled coefficients are
-        enlarged to the label's size by nearest neighbour.
+        enlarged to the label's size by nearest neighbour, so that it is enough to count each cell's pixels.
         """
         from sklearn.metrics import average_precision_score
 
-        coefficients = coefficients.float()
-        above = (coefficients > coefficients.mean()).float()
+        coefficients = coefficients.double()
+        number = torch.arange(coefficients.numel(), dtype=torch.float64).view(1, 1, *coefficients.shape)
+        cells = interpolate(number, size=label.shape, mode="nearest").long().flatten()
+        total = torch.bincount(cells, minlength=coefficients.numel()).numpy()
+        inside = torch.bincount(cells[label.flatten().bool()], minlength=coefficients.numel()).numpy()
+        above = (coefficients > coefficients.mean()).flatten().numpy()
+        self.correct += int(np.where(above, inside, total - inside).sum())
+        self.labelled += int(total.sum())
         span = coefficients.max() - coefficients.min()
-        scaled = (coefficients - coefficients.min()) / span if span > 0 else torch.zeros_like(coefficients)
-        scaled, predicted = interpolate(torch.stack((scaled, above))[None], size=label.shape, mode="nearest")[0].numpy()
-        predicted, truth = predicted.astype(bool), label.bool().numpy()
-        predicted, truth = np.stack((~predicted, predicted)), np.stack((~truth, truth))
-        self.labelled += truth.size
-        self.correct += int((predicted == truth).sum())
-        for value in (False, True):
-            p, t = predicted == value, truth == value
-            self.intersection[int(value)] += int((p & t).sum())
-            self.union[int(value)] += int((p | t).sum())
-        scores = np.stack((1 - scaled, scaled))
-        self.precisions.append(float(average_precision_score(truth.ravel(), scores.ravel())))
+        scaled = ((coefficients - coefficients.min()) / (span or 1)).flatten().numpy()
+        outside, scores = total - inside, (1 - scaled, scaled)  # the background's plane, then the object's
+        truth = np.repeat((1, 0, 1, 0), total.size)
+        weights = np.concatenate((outside, inside, inside, outside))
+        self.precisions.append(float(average_precision_score(truth, np.concatenate((scores[0], scores[0], scores[1], scores[1])),
+                                                             sample_weight=weights)))
 
     @property
     def pixel_accuracy(self) -> float:
@@ -55,7 +53,7 @@ class SegmentationMetrics:
 
     @property
     def mean_iou(self) -> float:
-        return float((self.intersection / self.union).mean())
+        return self.correct / (2 * self.labelled - self.correct)
 
     @property
     def mean_average_precision(self) -> float:

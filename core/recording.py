@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,13 @@ class Recording:
             raise ValueError(f"'{path}' is not a usable recording: {error}") from error
 
 
+def joined(recordings: list[Recording]) -> Recording:
+    """Several recordings of the same pictures as one, their steps side by side."""
+    first = recordings[0]
+    return replace(first, scores=torch.cat([r.scores for r in recordings]), sigmas=sum((r.sigmas for r in recordings), ()),
+                   progress=sum((r.progress for r in recordings), ()))
+
+
 def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict]:
     """Tensors `names` and the JSON under metadata `key` of a safetensors file of that `kind`; ValueError otherwise."""
     try:
@@ -125,14 +132,14 @@ class Recorder:
 
     def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
         """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU once."""
-        self.steps.setdefault(sigma, []).append({space: s.to("cpu", torch.float32) for space, s in scores.items()})
+        self.steps.setdefault(sigma, []).append({space: s.detach().to("cpu", torch.float32) for space, s in scores.items()})
         if len(self.steps) == 1:
             steps = max(1, len(self.schedule) - 1)
             size = sum(s.numel() * 4 for s in scores.values()) * steps
             if size > self.max_bytes:
                 self.stride = math.ceil(size / self.max_bytes)
                 self.notes.append(f"Recording all {steps} steps would take {size / 1e9:.1f} GB; "
-                                  f"every {self.stride}th step is recorded instead.")
+                                  f"one step in {self.stride} is recorded instead.")
 
     def finish(self) -> dict[str, Recording]:
         """The recordings of the run, one a space. Empty when no step was seen."""

@@ -6,28 +6,31 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
 from .saliency import Saliency
 
-@lru_cache(maxsize=1)
-def _colours() -> Tensor:
-    """256 x 3, from dark blue to bright yellow: the paper's map, readable in grey and by colour-blind people."""
+COLORMAPS = ("plasma", "viridis", "cividis", "hot", "bone", "turbo")  # kornia's; the first is the paper's
+
+
+@lru_cache(maxsize=len(COLORMAPS))
+def _colours(colormap: str) -> Tensor:
+    """256 x 3."""
     from kornia.color import ColorMap
 
-    return ColorMap(base="plasma", num_colors=256).colors.T.contiguous()
+    return ColorMap(base=colormap, num_colors=256).colors.T.contiguous()
 
 
-def heatmaps(maps: Tensor) -> Tensor:
-    """Maps ... x H x W in 0..1 -> colours ... x H x W x 3. The scale is absolute: 0 is dark blue, 1 is yellow."""
-    return _colours()[(maps.clamp(0, 1) * 255).round().long()]
+def heatmaps(maps: Tensor, colormap: str = COLORMAPS[0]) -> Tensor:
+    """Maps ... x H x W in 0..1 -> colours ... x H x W x 3. The scale is absolute: 0 is the first colour, 1 the last."""
+    return _colours(colormap)[(maps.clamp(0, 1) * 255).round().long()]
 
 
-def overlay(image: Tensor, maps: Tensor, opacity: float = 0.8) -> Tensor:
+def overlay(image: Tensor, maps: Tensor, opacity: float = 0.8, colormap: str = COLORMAPS[0]) -> Tensor:
     """The picture(s) B x H x W x 3 in grey, and over them the heat of maps B x H x W, the more opaque the hotter."""
     grey = (image @ image.new_tensor([0.299, 0.587, 0.114]))[..., None].expand_as(image)
-    return torch.lerp(grey, heatmaps(maps).to(image), opacity * maps.clamp(0, 1).sqrt()[..., None])
+    return torch.lerp(grey, heatmaps(maps, colormap).to(image), opacity * maps.clamp(0, 1).sqrt()[..., None])
 
 
 def tiles(saliency: Saliency, maps: Tensor, image: Tensor | None = None) -> Tensor:
@@ -42,8 +45,13 @@ def tiles(saliency: Saliency, maps: Tensor, image: Tensor | None = None) -> Tens
                 tile = heatmaps(heat)
             else:
                 tile = overlay(image[b % len(image)][None].to(heat), heat[None])[0]
-            out.append(label(tile, f"{saliency.concepts[c]}  {saliency.presence[b, c]:.2f}"))
+            out.append(label(tile, caption(saliency, b, c)))
     return torch.stack(out)
+
+
+def caption(saliency: Saliency, picture: int, concept: int) -> str:
+    """A concept's name and its presence."""
+    return f"{saliency.concepts[concept]}  {saliency.presence[picture, concept]:.2f}"
 
 
 def label(picture: Tensor, text: str) -> Tensor:
@@ -81,3 +89,40 @@ def to_pil(picture: Tensor) -> Image.Image:
 def from_pil(image: Image.Image) -> Tensor:
     """A PIL image -> 1 x H x W x 3 in 0..1."""
     return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+# The colour-blind-safe palette of Okabe and Ito, black left out
+_PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+
+
+def segmentation(labels: Tensor, names: tuple[str, ...], legend: bool = True) -> Tensor:
+    """Label pictures B x H x W (negative: no concept, drawn grey) -> B x H x W x 3, with a legend of the names below."""
+    colours = torch.tensor([ImageColor.getrgb(_PALETTE[i % len(_PALETTE)]) for i in range(len(names))]) / 255
+    table = torch.cat((colours, torch.full((1, 3), 0.16)))
+    out = table[torch.where(labels < 0, len(names), labels)]
+    return with_legend(out, names, colours) if legend else out
+
+
+def with_legend(pictures: Tensor, names: tuple[str, ...], colours: Tensor) -> Tensor:
+    """Pictures B x H x W x 3 with a strip of colour keys (C x 3) and names below them, in as many lines as it takes."""
+    _, height, width, _ = pictures.shape
+    size = max(12, round(min(height, width) / 24))
+    font, gap = ImageFont.load_default(size), size // 2
+    lines, x = [[]], gap
+    for name, colour in zip(names, colours):
+        while len(name) > 1 and font.getlength(name) > width - 3 * size:
+            name = name[:-2] + "…"
+        needed = size + gap + font.getlength(name) + 2 * gap
+        if lines[-1] and x + needed > width:
+            lines.append([])
+            x = gap
+        lines[-1].append((x, name, tuple((colour * 255).round().int().tolist())))
+        x += needed
+    strip = Image.new("RGB", (width, round(len(lines) * size * 1.6 + gap)), (24, 24, 28))
+    draw = ImageDraw.Draw(strip)
+    for row, line in enumerate(lines):
+        y = round(gap / 2 + (row + 0.5) * size * 1.6)
+        for x, name, colour in line:
+            draw.rectangle((x, y - size / 2, x + size, y + size / 2), fill=colour)
+            draw.text((x + size + gap, y), name, font=font, fill=(240, 240, 240), anchor="lm")
+    return torch.cat((pictures, from_pil(strip).to(pictures).expand(len(pictures), -1, -1, -1)), dim=1)

@@ -9,12 +9,16 @@ import math
 from typing import Callable
 
 import comfy.ldm.flux.model
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..core.families import Defaults, flux1
-from ..core.recording import Recorder
+from ..core.recording import Recorder, joined
 from ..core.stream import ConceptStream
 from .runs import ConceptRuns, Fingerprint, Run
 
@@ -64,10 +68,38 @@ def patch(model, family, vectors: Tensor, concepts, contrast, window: tuple[floa
     sampling = patched.get_model_object("model_sampling")
     sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
     defaults = patched.get_attachment(DEFAULTS_KEY) or family.DEFAULTS
-    capture = Capture(family, vectors, tuple(concepts), tuple(contrast), defaults, sigmas, cross_attention, runs)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, capture.outer_sample)
-    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, capture.diffusion_model)
+    Capture(family, vectors, tuple(concepts), tuple(contrast), defaults, sigmas, cross_attention, runs).attach_to(patched)
     return patched
+
+
+def record_image(model, family, vectors: Tensor, concepts, contrast, cross_attention: bool, latent: Tensor, image_size: tuple[int, int],
+                 conditioning, noise_level: float, seeds) -> Run:
+    """Recordings of existing pictures: their latents B x 16 x h x w, mixed with noise, through one partial forward pass a seed.
+
+    The pass stops at the last double-stream block's attention. conditioning: ComfyUI's CONDITIONING.
+    """
+    patched, runs = model.clone(), ConceptRuns(tuple(concepts))
+    defaults = patched.get_attachment(DEFAULTS_KEY) or family.DEFAULTS
+    capture = Capture(family, vectors, tuple(concepts), tuple(contrast), defaults, (1.0, 0.0), cross_attention, runs, image_size)
+    capture.attach_to(patched)
+
+    @torch.no_grad()
+    def one_pass(predict, x, sigmas, extra_args=None, callback=None, disable=None):
+        try:
+            predict(x, sigmas[:1].expand(len(x)), **extra_args)
+        except Enough:
+            pass
+        return x
+
+    collected, bar = [], comfy.utils.ProgressBar(len(seeds))
+    for seed in seeds:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        comfy.sample.sample_custom(patched, comfy.sample.prepare_noise(latent, seed), 1.0, comfy.samplers.KSAMPLER(one_pass),
+                                   torch.tensor([noise_level, 0.0]), conditioning, conditioning, latent, disable_pbar=True, seed=seed)
+        collected.append(runs.find(None)[0])
+        bar.update(1)
+    spaces = collected[0].recordings
+    return Run(Fingerprint.of(latent), {space: joined([run.recordings[space] for run in collected]) for space in spaces}, collected[0].notes)
 
 
 def attach_defaults(model, defaults: Defaults) -> None:
@@ -75,14 +107,23 @@ def attach_defaults(model, defaults: Defaults) -> None:
     model.set_attachments(DEFAULTS_KEY, defaults)
 
 
+class Enough(Exception):
+    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
+
+
 class Capture:
     """What one Concept Attention node adds to a model. Between runs it holds the concept vectors and nothing else."""
 
     def __init__(self, family, vectors: Tensor, concepts, contrast, defaults: Defaults, window: tuple[float, float],
-                 cross_attention: bool, runs: ConceptRuns):
+                 cross_attention: bool, runs: ConceptRuns, image_size: tuple[int, int] | None = None):
         self.family, self.vectors, self.concepts, self.contrast = family, vectors, concepts, contrast
         self.defaults, self.window, self.cross_attention, self.runs = defaults, window, cross_attention, runs
+        self.image_size = image_size  # of an existing picture; then a call stops when all of it has been seen
         self.run: ActiveRun | None = None
+
+    def attach_to(self, model) -> None:
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, self.diffusion_model)
 
     def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
@@ -90,7 +131,7 @@ class Capture:
         depth = len(guider.model_patcher.get_model_object("diffusion_model").double_blocks)
         height, width = noise.shape[-2:]
         recorder = Recorder(self.concepts, self.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
-                            (height * 8, width * 8))
+                            self.image_size or (height * 8, width * 8))
         outer, self.run = self.run, ActiveRun(recorder, tuple(noise.shape))
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -112,13 +153,18 @@ class Capture:
         grid = tuple(math.ceil(side / patch_size) for side in call["x"].shape[-2:])
         stream = ConceptStream(self.family, transformer, self.vectors.to(context), call["timestep"][rows],
                                None if guidance is None else guidance[rows], self.cross_attention)
-        options = watched_options(options, transformer.double_blocks, stream, rows, grid[0] * grid[1])
+        stop_after = None if self.image_size is None else len(transformer.double_blocks)
+        options = watched_options(options, transformer.double_blocks, stream, rows, grid[0] * grid[1], stop_after)
         if len(args) > _FORWARD.index("transformer_options"):
             args = [*args]
             args[_FORWARD.index("transformer_options")] = options
         else:
             kwargs = {**kwargs, "transformer_options": options}
-        result = executor(*args, **kwargs)
+        try:
+            result = executor(*args, **kwargs)
+        except Enough:
+            run.add(options, stream, len(transformer.double_blocks))
+            raise
         run.add(options, stream, len(transformer.double_blocks))
         return result
 
@@ -174,16 +220,19 @@ def sigma_of(options: dict) -> float | None:
     return None if sigmas is None else float(sigmas.flatten()[0])
 
 
-def watched_options(options: dict, blocks, stream: ConceptStream, rows: slice, image_tokens: int) -> dict:
-    """transformer_options in which every double block is watched, whatever stood there before."""
+def watched_options(options: dict, blocks, stream: ConceptStream, rows: slice, image_tokens: int, stop_after: int | None) -> dict:
+    """transformer_options in which every double block is watched, whatever stood there before.
+
+    stop_after: raise Enough once that many blocks have been watched; None to run on.
+    """
     replace = options.get("patches_replace", {})
     dit = dict(replace.get("dit", {}))
     for index, block in enumerate(blocks):
-        dit["double_block", index] = watched_block(block, dit.get(("double_block", index)), stream, rows, image_tokens)
+        dit["double_block", index] = watched_block(block, dit.get(("double_block", index)), stream, rows, image_tokens, stop_after)
     return {**options, "patches_replace": {**replace, "dit": dit}}
 
 
-def watched_block(block, before, stream: ConceptStream, rows: slice, image_tokens: int):
+def watched_block(block, before, stream: ConceptStream, rows: slice, image_tokens: int, stop_after: int | None):
     """A double_block replacement that runs the block, or whatever replaced it before, and looks on at its attention."""
 
     @torch.compiler.disable()
@@ -201,6 +250,8 @@ def watched_block(block, before, stream: ConceptStream, rows: slice, image_token
             if watching:
                 rotation = pe if pe.shape[0] == 1 else pe[rows]
                 stream.watch(block, *seen, out[rows][:, image], rotation[:, :, image])
+                if len(stream.scores["output"]) == stop_after:
+                    raise Enough
             return out
 
         args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}

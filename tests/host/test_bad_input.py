@@ -53,4 +53,4 @@ def test_layers_spaces_steps_and_names(flux, apply):
     with pytest.raises(ValueError, match="Recorded steps began at"):
         look(runs, samples=samples, start_percent=0.9, end_percent=0.95)
     with pytest.raises(ValueError, match="no concept 'horse'.*Known: cat, dog"):
-        ConceptSaliencyToMask.execute(look(runs, samples=samples), "horse", "mean", 0.5, False)
+        ConceptSaliencyToMask.execute(look(runs, samples=samples), "horse", "mean", 0.5, 0, 0, False, 0, False)

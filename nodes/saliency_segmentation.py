@@ -1,0 +1,33 @@
+"""Saliency to Segmentation: every pixel to the concept that wins it."""
+
+from comfy_api.latest import io, ui
+
+from ..core import regions, render
+from .types import CATEGORY, ConceptSaliencyMaps
+
+
+class ConceptSaliencySegmentation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ConceptSaliencySegmentation",
+            display_name="Saliency to Segmentation",
+            category=CATEGORY,
+            description="A label picture with a legend, and one mask a concept; no pixel is in two masks.",
+            inputs=[
+                ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
+                io.Image.Input("image", optional=True, tooltip="The picture that the saliency was made from: borders then follow its edges."),
+            ],
+            outputs=[io.Image.Output("labels", display_name="label image"),
+                     io.Mask.Output("masks", tooltip="One a concept, picture by picture; disjoint.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, saliency, image=None) -> io.NodeOutput:
+        if image is not None:
+            saliency = saliency.at_size(tuple(image.shape[1:3]))
+        label = regions.labels(saliency, image)
+        picture = render.segmentation(label, saliency.concepts)
+        masks = regions.disjoint_masks(label, len(saliency.concepts)).flatten(0, 1)
+        return io.NodeOutput(picture, masks, ui=ui.PreviewImage(picture, cls=cls))

@@ -1,0 +1,59 @@
+"""Saliency to SEGS: segments in Impact Pack's form, without importing it."""
+
+from collections import namedtuple
+
+from comfy_api.latest import io
+
+from ..core import regions
+from .types import CATEGORY, ConceptSaliencyMaps
+
+# Impact Pack reads these fields by name and by place (modules/impact/core.py, SEG).
+SEG = namedtuple("SEG", ["cropped_image", "cropped_mask", "confidence", "crop_region", "bbox", "label", "control_net_wrapper"], defaults=[None])
+
+
+class ConceptSaliencyToSEGS(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ConceptSaliencyToSEGS",
+            display_name="Saliency to SEGS",
+            category=CATEGORY,
+            description="Every island of every concept as a segment for Impact Pack's Detailer and its other SEGS nodes.",
+            inputs=[
+                ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
+                io.Image.Input("image", tooltip="The picture that the saliency was made from; one picture."),
+                io.Float.Input("crop_factor", default=3.0, min=1.0, max=10.0, step=0.1, tooltip="How much larger than the island the crop is."),
+            ],
+            outputs=[io.SEGS.Output("segs", display_name="SEGS")],
+        )
+
+    @classmethod
+    def execute(cls, saliency, image, crop_factor) -> io.NodeOutput:
+        if len(saliency.maps) != 1 or len(image) != 1:
+            raise ValueError(f"SEGS are of one picture, but 'saliency' is of {len(saliency.maps)} and 'image' holds {len(image)}. "
+                             "Send them one at a time.")
+        height, width = image.shape[1:3]
+        saliency = saliency.at_size((height, width))
+        label, segments = regions.labels(saliency, image)[0], []
+        for row, name in enumerate(saliency.concepts):
+            inside = (label == row).float()
+            for box in regions.boxes(inside):
+                x1, y1, x2, y2 = region = crop_region(box, crop_factor, width, height)
+                own = inside.new_zeros(inside.shape)  # this island alone, were another in the same crop
+                rows, columns = slice(box["y"], box["y"] + box["height"]), slice(box["x"], box["x"] + box["width"])
+                own[rows, columns] = inside[rows, columns]
+                segments.append(SEG(image[:, y1:y2, x1:x2], own[y1:y2, x1:x2].numpy(), float(saliency.presence[0, row]), list(region),
+                                    [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]], name))
+        return io.NodeOutput(((height, width), segments))
+
+
+def crop_region(box: dict, factor: float, width: int, height: int) -> tuple[int, int, int, int]:
+    """A box enlarged about its middle by `factor` and moved into the picture: x1, y1, x2, y2 pixels."""
+
+    def span(start: int, length: int, limit: int) -> tuple[int, int]:
+        wanted = min(limit, round(length * factor))
+        first = min(max(0, round(start + length / 2 - wanted / 2)), limit - wanted)
+        return first, first + wanted
+
+    (x1, x2), (y1, y2) = span(box["x"], box["width"], width), span(box["y"], box["height"], height)
+    return x1, y1, x2, y2

@@ -1,0 +1,135 @@
+"""Existing pictures, and what is made of saliency further down the chain."""
+
+import json
+
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from comfy_api.latest import io
+from concept_saliency.core.recording import joined
+from concept_saliency.nodes import demo_model
+from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
+from concept_saliency.nodes.concept_saliency import ConceptSaliency
+from concept_saliency.nodes.saliency_overlay import ConceptSaliencyOverlay
+from concept_saliency.nodes.saliency_segmentation import ConceptSaliencySegmentation
+from concept_saliency.nodes.saliency_to_mask import ConceptSaliencyToMask
+from concept_saliency.nodes.saliency_to_segs import ConceptSaliencyToSEGS
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return demo_model.load_vae()
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(1, 75, 100, 3, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def record(flux, clip, vae, picture):
+    def run(image=None, concepts="cat, dog", noise_level=0.5, samples=1, seed=4, **more):
+        return ConceptAttentionImage.execute(flux.patcher, clip, vae, picture if image is None else image, concepts, "sky", noise_level,
+                                             samples, seed, "mean", False, conditioning=flux.conditioning(1), **more).result[0]
+
+    return run
+
+
+@pytest.fixture
+def saliency(record):
+    return ConceptSaliency.execute(record(), "all", 0.0, 1.0, "output", 0.0).result[0]
+
+
+def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(flux, apply, record, vae, picture):
+    from concept_saliency.nodes.concept_attention_image import padded
+
+    mine = record().find(None)[0].recordings["output"]
+    assert mine.image_size == (75, 100) and mine.scores.shape == (1, 4, 1, 3, 5, 7)
+    model, runs = apply()
+    latent = vae.encode(padded(picture))
+    comfy.sample.sample_custom(model, comfy.sample.prepare_noise(latent, 4), 1.0, comfy.samplers.sampler_object("euler"),
+                               torch.tensor([0.5, 0.0]), flux.conditioning(1), flux.conditioning(2), latent, disable_pbar=True)
+    torch.testing.assert_close(mine.scores, runs.find(None)[0].recordings["output"].scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_pass_stops_after_the_last_double_block(flux, record, monkeypatch):
+    called = []
+    transformer = flux.patcher.model.diffusion_model
+    for name in ("single_blocks", "double_blocks"):
+        for block in getattr(transformer, name):
+            monkeypatch.setattr(block, "forward", lambda *a, _f=block.forward, _n=name, **k: (called.append(_n), _f(*a, **k))[1])
+    record(samples=2)
+    assert called == ["double_blocks"] * 8
+
+
+def test_samples_are_recorded_side_by_side(record):
+    both = record(samples=2, seed=4).find(None)[0].recordings["output"]
+    apart = joined([record(seed=s).find(None)[0].recordings["output"] for s in (4, 5)])
+    assert torch.equal(both.scores, apart.scores) and both.sigmas == apart.sigmas == (0.5, 0.5)
+
+
+def test_batches_and_noise_levels_at_the_ends(record, picture):
+    batch = torch.cat((picture, picture.flip(2)))
+    for level in (0.0, 1.0):
+        assert record(batch, noise_level=level).find(None)[0].recordings["output"].scores.shape[2] == 2
+    with pytest.raises(ValueError, match="expected at least one picture"):
+        record(picture[:0])
+
+
+def test_masks_follow_the_picture_s_size(saliency, picture):
+    for image in (picture, picture.repeat_interleave(2, 1).repeat_interleave(2, 2)):
+        mask, presence = ConceptSaliencyToMask.execute(saliency, "", "otsu", 0.5, 2, 3, True, 4, False, image).result
+        assert mask.shape == image.shape[:3] and 0 <= presence <= 1
+    assert ConceptSaliencyToMask.execute(saliency, "dog + cat", "mean", 0.5, 0, 0, False, 0, True).result[0].shape == (1, 75, 100)
+
+
+def test_overlay_and_segmentation(saliency, picture):
+    overlay = ConceptSaliencyOverlay.execute(saliency, picture, "plasma", 0.8, False).result[0]
+    assert overlay.shape == (2, 75, 100, 3) and overlay.min() >= 0 and overlay.max() <= 1
+    assert ConceptSaliencyOverlay.execute(saliency, picture, "hot", 0.8, True).result[0].shape[1] > 75
+    label, masks = ConceptSaliencySegmentation.execute(saliency, picture).result
+    assert masks.shape == (2, 75, 100) and masks.sum(0).max() <= 1 and label.shape[2] == 100
+
+
+def test_segs_have_impact_pack_s_form(saliency, picture):
+    (height, width), segments = ConceptSaliencyToSEGS.execute(saliency, picture, 2.0).result[0]
+    assert (height, width) == (75, 100)
+    for segment in segments:
+        x1, y1, x2, y2 = segment.crop_region
+        assert segment.cropped_image.shape == (1, y2 - y1, x2 - x1, 3) and segment.cropped_mask.shape == (y2 - y1, x2 - x1)
+        assert segment.label in ("cat", "dog") and 0 <= segment.confidence <= 1 and segment.control_net_wrapper is None
+        assert 0 <= x1 <= segment.bbox[0] < segment.bbox[2] <= x2 <= 100 and 0 <= y1 <= segment.bbox[1] < segment.bbox[3] <= y2 <= 75
+
+
+@pytest.mark.skipif(not hasattr(io, "BoundingBox"), reason="this ComfyUI has no BOUNDING_BOX and no SAM3")
+def test_sam3_prompts_are_what_its_node_reads():
+    from concept_saliency.core.saliency import Saliency
+    from concept_saliency.nodes.saliency_to_sam3 import ConceptSaliencyToSAM3
+
+    maps = torch.zeros(1, 3, 5, 7)
+    maps[0, 0, 1, 2], maps[0, 1, 3, 5] = 0.9, 0.8
+    made = Saliency(("cat", "dog", "horse"), maps, (75, 100), (80, 112), maps.amax((2, 3)), ("sky",), 0.3 * torch.ones(1, 1, 5, 7))
+    positive, negative, bboxes = ConceptSaliencyToSAM3.execute(made, "cat", 3).result
+    (point,), rivals, (box,) = json.loads(positive), json.loads(negative), bboxes[0]
+    assert abs(point["x"] - 40) <= 8 and abs(point["y"] - 24) <= 8, "the middle of the cat's token"
+    assert any(abs(p["x"] - 88) <= 8 and abs(p["y"] - 56) <= 8 for p in rivals), "the dog is what the cat is not"
+    assert box["x"] <= point["x"] < box["x"] + box["width"] and box["y"] <= point["y"] < box["y"] + box["height"]
+    with pytest.raises(ValueError, match="'horse' wins no place"):
+        ConceptSaliencyToSAM3.execute(made, "horse", 3)
+
+
+def test_saved_saliency_comes_back_and_only_from_comfyui_s_folders(saliency, tmp_path, monkeypatch):
+    import folder_paths
+    from concept_saliency.nodes.saliency_files import ConceptSaliencyLoad, ConceptSaliencySave
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    (tmp_path / "secret.safetensors").write_bytes(b"")
+    ConceptSaliencySave.execute(saliency, "maps/one")
+    again = ConceptSaliencyLoad.execute("maps/one_00001_.safetensors [output]").result[0]
+    assert torch.equal(again.maps, saliency.maps) and again.concepts == saliency.concepts
+    for name, message in (("../secret.safetensors", "not a file inside"), (str(tmp_path / "secret.safetensors"), "not a file inside"),
+                          ("", "not a file inside"), ("missing.safetensors", "There is no file")):
+        with pytest.raises(ValueError, match=message):
+            ConceptSaliencyLoad.execute(name)

@@ -1,0 +1,142 @@
+"""Recordings, and what is computed from them afterwards."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from concept_saliency.core.families import flux1
+from concept_saliency.core.masks import Shaping, mask, soft_masks
+from concept_saliency.core.recording import Recorder, Recording
+from concept_saliency.core.saliency import Saliency, parse_layers, saliency
+
+
+@pytest.fixture
+def recording() -> Recording:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(4, 5, 2, 4, 3, 6, generator=generator)
+    return Recording(("cat", "dog"), ("sky", "floor"), scores, (1.0, 0.75, 0.5, 0.25), (0.0, 0.25, 0.5, 0.75), (0, 1, 2, 3, 4), 5,
+                     "output", "flux1", flux1.DEFAULTS, (44, 90))
+
+
+def test_flux1_takes_the_softmax_in_every_layer_and_step_and_averages_after(recording):
+    expected = recording.scores[1:3][:, [0, 4]].softmax(3).mean((0, 1))
+    result = saliency(recording, "0,4", 0.25, 0.5)
+    torch.testing.assert_close(torch.cat((result.maps, result.contrast_maps), 1), expected)
+    averaged = replace(recording, defaults=replace(flux1.DEFAULTS, softmax_first=False, temperature=1000.0))
+    torch.testing.assert_close(saliency(averaged, "all").maps, (recording.scores.mean((0, 1)) / 1000).softmax(1)[:, :2])
+
+
+def test_auto_is_the_family_s_layers_in_proportion_and_its_window(recording):
+    assert flux1.DEFAULTS.layers(19) == [15, 16, 17, 18]
+    assert torch.equal(saliency(recording).maps, saliency(recording, "3,4").maps)
+    late = replace(recording, defaults=replace(flux1.DEFAULTS, first_step=0.5))
+    assert torch.equal(saliency(late).maps, saliency(recording, "auto", 0.5, 1.0).maps)
+    very_late = replace(recording, defaults=replace(flux1.DEFAULTS, first_step=0.9))
+    assert torch.equal(saliency(very_late).maps, saliency(recording, "auto", 0.75, 1.0).maps), "the last step seen is better than none"
+
+
+@pytest.mark.parametrize("text, expected", [("all", [0, 1, 2, 3, 4]), ("1-3", [1, 2, 3]), ("3, 1", [1, 3]), ("-2:", [3, 4]), ("-1", [4]),
+                                            (":2", [0, 1]), ("0,2-3", [0, 2, 3]), ("AUTO", [3, 4])])
+def test_layers(text, expected):
+    assert parse_layers(text, range(5), [3, 4]) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "0-9", "4-2", "x", "1.5", "-9", "1-", "--1", ",", "99999999999999999999"])
+def test_bad_layers_name_the_range(text):
+    with pytest.raises(ValueError, match="layers are 0 to 4"):
+        parse_layers(text, range(5), [3, 4])
+
+
+@given(st.text(alphabet="0123456789-:,autol ", max_size=12))
+def test_any_layer_text_parses_or_is_refused_clearly(text):
+    try:
+        rows = parse_layers(text, range(5), [3, 4])
+    except ValueError as error:
+        assert "layers are 0 to 4" in str(error)
+        return
+    assert rows and set(rows) <= set(range(5)) and rows == sorted(rows)
+
+
+def test_maps_line_up_with_the_picture_when_the_grid_reaches_beyond_it(recording):
+    one = saliency(recording)
+    assert (one.extent, one.image_size) == ((48, 96), (44, 90))
+    pixels = soft_masks(one)
+    assert pixels.shape == (2, 2, 44, 90) and pixels.min() >= 0 and pixels.max() <= 1
+    full = torch.nn.functional.interpolate(one.maps, (48, 96), mode="bilinear")
+    assert torch.equal(pixels, full[..., :44, :90])
+    assert soft_masks(one.at_size((88, 180))).shape == (2, 2, 88, 180) and one.at_size((88, 180)).extent == (96, 192)
+
+
+def test_masks():
+    cat = torch.tensor([[0.9, 0.6], [0.05, 0.05]])
+    maps = torch.stack((cat, 0.1 * torch.ones(2, 2)))[None]
+    sky = (1 - maps.sum(1, keepdim=True)).clamp(0)
+    one = Saliency(("cat", "the dog"), maps, (2, 2), (2, 2), maps.amax((2, 3)), ("sky",), sky)
+    top = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    assert torch.equal(mask(one), top) and torch.equal(mask(one, "CAT", "argmax"), top)
+    assert torch.equal(mask(one, "cat", "absolute", 0.7), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    assert torch.equal(mask(one, "cat", shaping=Shaping(invert=True)), 1 - top)
+    assert not mask(one, "the dog", "argmax").any(), "a concept that wins nowhere has an empty mask"
+    assert torch.equal(mask(one, "the dog + cat", "absolute", 0.7), mask(one, "cat", "absolute", 0.7))
+    with pytest.raises(ValueError, match="no concept 'horse'.*cat, the dog"):
+        mask(one, "horse")
+    with pytest.raises(ValueError, match="expected one of mean, otsu"):
+        mask(one, "cat", "magic")
+
+
+def test_recorder_averages_calls_at_one_noise_level_and_thins_long_runs():
+    recorder = Recorder(["a"], [], "flux1", flux1.DEFAULTS, [1.0, 0.5, 0.0], 2, (16, 32))
+    for value in (1.0, 3.0):
+        recorder.add(0.5, {"output": torch.full((2, 1, 1, 2), value)})
+    recorder.add(1.0, {"output": torch.zeros(2, 1, 1, 2)})
+    recording = recorder.finish()["output"]
+    assert recording.sigmas == (1.0, 0.5) and recording.progress == (0.0, 0.5)
+    assert recording.scores.shape == (2, 2, 1, 1, 1, 2) and (recording.scores[1] == 2).all()
+    long = Recorder(["a"], [], "flux1", flux1.DEFAULTS, torch.linspace(1, 0, 11), 2, (16, 32), max_bytes=100)
+    assert long.wants(1.0)
+    long.add(1.0, {"output": torch.zeros(2, 1, 1, 2)})
+    kept = [s for s in torch.linspace(1, 0, 11)[:-1].tolist() if long.wants(s)]
+    assert len(kept) == 5 and "one step in 2" in long.notes[0]
+
+
+def test_files_come_back_equal(recording, tmp_path):
+    path = tmp_path / "r.safetensors"
+    recording.save(path)
+    again = Recording.load(path)
+    assert torch.equal(again.scores, recording.scores)
+    assert {**vars(again), "scores": 0} == {**vars(recording), "scores": 0}
+    one = saliency(recording)
+    one.save(path)
+    again = Saliency.load(path)
+    assert torch.equal(again.maps, one.maps) and again.concepts == one.concepts and again.extent == one.extent
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_files_are_refused_clearly(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("files")
+    whole = Recording(("a",), (), torch.zeros(1, 1, 1, 1, 1, 1), (1.0,), (0.0,), (0,), 1, "output", "flux1", flux1.DEFAULTS, (16, 16))
+    whole.save(folder / "whole")
+    content = (folder / "whole").read_bytes()
+    cut = data.draw(st.integers(0, len(content) - 1))
+    (folder / "cut").write_bytes(content[:cut])
+    (folder / "noise").write_bytes(data.draw(st.binary(max_size=64)))
+    (folder / "huge header").write_bytes((10 * 2**30).to_bytes(8, "little") + b"{}")
+    for name in ("cut", "noise", "huge header", "not there"):
+        with pytest.raises(ValueError, match="cannot be read|is damaged|expected"):
+            Recording.load(folder / name)
+    with pytest.raises(ValueError, match="expected 'concept_saliency.saliency.1'"):
+        Saliency.load(folder / "whole")
+
+
+def test_recordings_of_the_wrong_shape_or_type_or_with_nan_are_refused(recording, tmp_path):
+    with pytest.raises(ValueError, match="scores have shape"):
+        replace(recording, concepts=("cat",))
+    with pytest.raises(ValueError, match="torch.float16, expected torch.float32"):
+        replace(recording, scores=recording.scores.half())
+    replace(recording, scores=recording.scores * float("nan")).save(tmp_path / "nan")
+    with pytest.raises(ValueError, match="not finite"):
+        Recording.load(tmp_path / "nan")
