@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from ..core.metrics import SegmentationMetrics
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.pipeline import TinyFlux
-from ..demo.world import make_scene
+from .evaluate_masks import boundary_ious, presence_auroc, scene_and_image
 
 EXAMPLES = """examples:
   concept-saliency evaluate --data tiny --scenes 200 --seed 0
@@ -42,8 +42,7 @@ def measure(model: TinyFlux, seeds, noise_level: float, settings) -> dict[tuple,
     """
     metrics = {setting: SegmentationMetrics() for setting in settings}
     for seed in seeds:
-        scene = make_scene(seed)
-        image = torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None].float() / 255
+        scene, image = scene_and_image(seed)
         for target in scene.things:
             recordings = model.record(image, target, DEFAULT_CONTRAST, [f"a {target}"], noise_level, seed, cross_attention=True)
             label = torch.from_numpy(scene.masks[target])
@@ -54,10 +53,8 @@ def measure(model: TinyFlux, seeds, noise_level: float, settings) -> dict[tuple,
 
 
 def main(args) -> int:
-    model = TinyFlux(args.weights) if args.weights else TinyFlux()
+    model = TinyFlux(Path(args.weights)) if args.weights else TinyFlux()
     depth = len(model.flux.double_blocks)
-    # every setting sees all steps and the family's plain order; "auto" is what this finds
-    model.defaults = replace(model.defaults, first_step=0.0)
     layers = [str(i) for i in range(depth)] + [f"{a}-{b}" for a in range(depth) for b in range(a + 1, depth)]
     first = HELD_OUT + 10_000 * args.seed
     tune, report = range(first, first + args.tune), range(first + args.tune, first + args.tune + args.scenes)
@@ -88,6 +85,10 @@ def main(args) -> int:
     print("\n".join(rows))
     print(f"\nOutput space is {'ahead of' if gap_iou > 0 else 'behind'} cross-attention by {abs(gap_iou):.4f} mIoU "
           f"and {'ahead' if gap_ap > 0 else 'behind'} by {abs(gap_ap):.4f} mAP.")
+    print(f"\nPresence of the things that are there against those that are not, with the stored settings: AUROC "
+          f"{presence_auroc(model, report):.4f}.")
+    plain, refined = boundary_ious(model, report)
+    print(f"Boundary IoU of argmax masks: {plain:.4f} plain, {refined:.4f} refined with the picture.")
     if args.json:
         with open(args.json, "w") as file:
             json.dump({"best": {s: dict(zip(("noise_level", "space", "layers", "temperature"), best[s])) for s in SPACES},
