@@ -78,7 +78,8 @@ def save_codec(codec, path: Path, metadata: dict[str, str]) -> None:
     for name, value in codec.state_dict().items():
         part, _, number, rest = name.split(".", 3)
         number = int(number) + (part == "decoder")
-        weights[f"taesd_{part}.{number}.{rest}"] = value.to(torch.bfloat16).contiguous()
+        dtype = torch.bfloat16 if value.any() else torch.float8_e4m3fn  # zeros need no more than a byte
+        weights[f"taesd_{part}.{number}.{rest}"] = value.to(dtype).contiguous()
     weights["vae_scale"], weights["vae_shift"] = torch.tensor(LATENT_SCALE), torch.tensor(LATENT_SHIFT)
     save_file(weights, path, metadata=metadata)
 

@@ -1,7 +1,7 @@
 """Fit the image codec to the tiny world: python -m concept_saliency.demo.train_codec --out FOLDER
 
 Writes codec.safetensors at once with the fitted encoder (enough to train the diffusion model),
-then trains the decoder and writes it again.
+then trains the decoder and writes it again. Called again, it goes on with the decoder found in FOLDER.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def main():
     rng = np.random.default_rng(args.seed)
     path = args.out / "codec.safetensors"
     args.out.mkdir(parents=True, exist_ok=True)
-    codec = make_codec(pictures(range(200)))
+    codec = load_codec(path) if path.exists() else make_codec(pictures(range(200)))
+    codec.decoder.requires_grad_(True)
     about = {"licence": "Apache-2.0", "seed": str(args.seed)}
-    save_codec(codec, path, about)
+    if not path.exists():
+        save_codec(codec, path, about)
     optimiser = torch.optim.AdamW(codec.decoder.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     start, step = time.time(), 0
     while (progress := (time.time() - start) / 60 / args.minutes) < 1:

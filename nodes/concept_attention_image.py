@@ -3,8 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from ..core.concepts import DEFAULT_CONTRAST, concept_vectors, parse_concepts, parse_contrast
-from . import host
+from . import asking, host
 from .runs import ConceptRuns
 from .types import CATEGORY, ConceptRecordings
 
@@ -19,22 +18,15 @@ class ConceptAttentionImage(io.ComfyNode):
             description="Shows an existing picture to a Flux model, with some noise, and records where it sees the concepts. "
                         "Nothing is generated; connect Concept Saliency.",
             inputs=[
-                io.Model.Input("model", tooltip="A Flux.1 model. LoRAs, quantised weights and other patches are fine."),
-                io.Clip.Input("clip", tooltip="The text encoders that belong to the model."),
+                *asking.model_inputs(),
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
                 io.Image.Input("image", tooltip="Any picture or batch of pictures, of any size."),
-                io.String.Input("concepts", multiline=True, default="", placeholder="dragon, sky, the red car",
-                                tooltip="What to look for, separated by commas or lines. Synonyms in one concept: dog|puppy"),
-                io.String.Input("contrast", multiline=True, default=DEFAULT_CONTRAST,
-                                tooltip="Rivals that take the patches none of your concepts wants. They are not shown."),
+                *asking.concept_inputs(),
                 io.Float.Input("noise_level", default=0.5, min=0.0, max=1.0, step=0.01,
                                tooltip="How much noise is mixed in: 0 shows the plain picture, 1 nothing but noise."),
                 io.Int.Input("samples", default=1, min=1, max=64, tooltip="Passes with different noise, averaged. The paper uses 5."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
-                io.Combo.Input("token", options=["mean", "first"], default="mean",
-                               tooltip="A phrase's vector: the mean over its tokens, or its first token (the paper's choice)."),
-                io.Boolean.Input("cross_attention", default=False,
-                                 tooltip="Also record the cross-attention space, the weaker baseline, for comparison."),
+                *asking.method_inputs(),
                 io.Conditioning.Input("conditioning", optional=True, tooltip="A prompt that describes the picture; empty if not connected."),
             ],
             outputs=[ConceptRecordings.Output("recordings")],
@@ -45,16 +37,12 @@ class ConceptAttentionImage(io.ComfyNode):
                 conditioning=None) -> io.NodeOutput:
         if image.ndim != 4 or 0 in image.shape:
             raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
-        family = host.family_of(model)
-        asked = parse_concepts(concepts)
-        rivals = parse_contrast(contrast, asked)
-        vectors = concept_vectors([*asked, *rivals], host.phrase_encoder(clip), token)
+        family, runs = host.family_of(model), ConceptRuns()
+        asked = asking.asked(clip, concepts, contrast, token, cross_attention)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        names, rival_names = (tuple(c.name for c in group) for group in (asked, rivals))
-        runs = ConceptRuns(names)
-        runs.keep(host.record_image(model, family, vectors, names, rival_names, cross_attention, vae.encode(padded(image)),
-                                    tuple(image.shape[1:3]), conditioning, noise_level, range(seed, seed + samples)))
+        runs.keep(host.record_image(model, family, asked, vae.encode(padded(image)), tuple(image.shape[1:3]), conditioning, noise_level,
+                                    range(seed, seed + samples)))
         return io.NodeOutput(runs)
 
 

@@ -59,29 +59,25 @@ def phrase_encoder(clip) -> Callable[[str], Tensor]:
     return encode
 
 
-def patch(model, family, vectors: Tensor, concepts, contrast, window: tuple[float, float], cross_attention: bool, runs: ConceptRuns):
+def patch(model, family, asked, window: tuple[float, float], runs: ConceptRuns):
     """A clone of the MODEL that records every sampling run into `runs`; the pictures stay the same to the last bit.
 
-    vectors: 1 x C x D_text. window: start and end as shares of sampling, 0 to 1.
+    asked: see asking.Asked. window: start and end as shares of sampling, 0 to 1.
     """
     patched = model.clone()
     sampling = patched.get_model_object("model_sampling")
     sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
-    defaults = patched.get_attachment(DEFAULTS_KEY) or family.DEFAULTS
-    Capture(family, vectors, tuple(concepts), tuple(contrast), defaults, sigmas, cross_attention, runs).attach_to(patched)
+    Capture(family, asked, defaults_of(patched, family), sigmas, runs).attach_to(patched)
     return patched
 
 
-def record_image(model, family, vectors: Tensor, concepts, contrast, cross_attention: bool, latent: Tensor, image_size: tuple[int, int],
-                 conditioning, noise_level: float, seeds) -> Run:
+def record_image(model, family, asked, latent: Tensor, image_size: tuple[int, int], conditioning, noise_level: float, seeds) -> Run:
     """Recordings of existing pictures: their latents B x 16 x h x w, mixed with noise, through one partial forward pass a seed.
 
     The pass stops at the last double-stream block's attention. conditioning: ComfyUI's CONDITIONING.
     """
-    patched, runs = model.clone(), ConceptRuns(tuple(concepts))
-    defaults = patched.get_attachment(DEFAULTS_KEY) or family.DEFAULTS
-    capture = Capture(family, vectors, tuple(concepts), tuple(contrast), defaults, (1.0, 0.0), cross_attention, runs, image_size)
-    capture.attach_to(patched)
+    patched, runs = model.clone(), ConceptRuns()
+    Capture(family, asked, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
 
     @torch.no_grad()
     def one_pass(predict, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -107,6 +103,11 @@ def attach_defaults(model, defaults: Defaults) -> None:
     model.set_attachments(DEFAULTS_KEY, defaults)
 
 
+def defaults_of(model, family) -> Defaults:
+    """What "auto" means for this MODEL: its own, else its family's."""
+    return model.get_attachment(DEFAULTS_KEY) or family.DEFAULTS
+
+
 class Enough(Exception):
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
@@ -114,10 +115,9 @@ class Enough(Exception):
 class Capture:
     """What one Concept Attention node adds to a model. Between runs it holds the concept vectors and nothing else."""
 
-    def __init__(self, family, vectors: Tensor, concepts, contrast, defaults: Defaults, window: tuple[float, float],
-                 cross_attention: bool, runs: ConceptRuns, image_size: tuple[int, int] | None = None):
-        self.family, self.vectors, self.concepts, self.contrast = family, vectors, concepts, contrast
-        self.defaults, self.window, self.cross_attention, self.runs = defaults, window, cross_attention, runs
+    def __init__(self, family, asked, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
+                 image_size: tuple[int, int] | None = None):
+        self.family, self.asked, self.defaults, self.window, self.runs = family, asked, defaults, window, runs
         self.image_size = image_size  # of an existing picture; then a call stops when all of it has been seen
         self.run: ActiveRun | None = None
 
@@ -130,7 +130,7 @@ class Capture:
         guider = executor.class_obj
         depth = len(guider.model_patcher.get_model_object("diffusion_model").double_blocks)
         height, width = noise.shape[-2:]
-        recorder = Recorder(self.concepts, self.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
+        recorder = Recorder(self.asked.concepts, self.asked.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or (height * 8, width * 8))
         outer, self.run = self.run, ActiveRun(recorder, tuple(noise.shape))
         try:
@@ -151,8 +151,8 @@ class Capture:
         transformer, context, guidance = executor.class_obj, call["context"], call.get("guidance")
         patch_size = transformer.patch_size
         grid = tuple(math.ceil(side / patch_size) for side in call["x"].shape[-2:])
-        stream = ConceptStream(self.family, transformer, self.vectors.to(context), call["timestep"][rows],
-                               None if guidance is None else guidance[rows], self.cross_attention)
+        stream = ConceptStream(self.family, transformer, self.asked.vectors.to(context), call["timestep"][rows],
+                               None if guidance is None else guidance[rows], self.asked.cross_attention)
         stop_after = None if self.image_size is None else len(transformer.double_blocks)
         options = watched_options(options, transformer.double_blocks, stream, rows, grid[0] * grid[1], stop_after)
         if len(args) > _FORWARD.index("transformer_options"):
@@ -200,7 +200,8 @@ class ActiveRun:
     def add(self, options: dict, stream: ConceptStream, depth: int) -> None:
         """Keep the scores of one call, averaged over its positive prompts."""
         if any(len(scores) != depth for scores in stream.scores.values()):
-            self.notes["Steps in which another node skipped or replaced a block's attention are not recorded."] = None
+            self.notes["Steps in which another node, or a ComfyUI that this pack does not know, skips or replaces a block's attention "
+                       "are not recorded."] = None
             return
         scores = {space: torch.stack(s).unflatten(1, (-1, self.shape[0])).mean(dim=1) for space, s in stream.scores.items()}
         self.recorder.add(sigma_of(options), scores)
@@ -244,7 +245,8 @@ def watched_block(block, before, stream: ConceptStream, rows: slice, image_token
 
         def attention(function, q, k, v, heads, *rest, **kwargs):
             nonlocal waiting
-            watching, waiting = waiting, False
+            known = isinstance(k, Tensor) and isinstance(v, Tensor) and k.shape[2] >= image.stop
+            watching, waiting = waiting and known, False
             seen = (k[rows][:, :, image], v[rows][:, :, image]) if watching else None
             out = override(function, q, k, v, heads, *rest, **kwargs) if override else function(q, k, v, heads, *rest, **kwargs)
             if watching:

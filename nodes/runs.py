@@ -44,8 +44,7 @@ class Run:
 class ConceptRuns:
     """The last few runs of one Concept Attention node: what its `recordings` output carries. Holds CPU tensors only."""
 
-    def __init__(self, concepts: tuple[str, ...]):
-        self.concepts = concepts
+    def __init__(self):
         self._runs: deque[Run] = deque(maxlen=KEPT)
 
     def keep(self, run: Run) -> None:

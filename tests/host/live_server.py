@@ -100,6 +100,7 @@ def to_api(workflow: dict, object_info: dict) -> dict:
             kind, settings = definition[0], definition[1] if len(definition) > 1 else {}
             slot = next((s for s in node["inputs"] if s["name"] == name), None)
             is_widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+            is_widget = is_widget and not settings.get("forceInput")
             if is_widget:
                 inputs[name] = next(values)
                 if settings.get("control_after_generate") or name in ("seed", "noise_seed"):

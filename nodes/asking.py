@@ -1,0 +1,46 @@
+"""What both capture nodes ask the user for, and what becomes of it."""
+
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.concepts import DEFAULT_CONTRAST, concept_vectors, parse_concepts, parse_contrast
+from . import host
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Names of the concepts and of their rivals, and one text vector for each, concepts first: 1 x C x D."""
+
+    concepts: tuple[str, ...]
+    contrast: tuple[str, ...]
+    vectors: Tensor
+    cross_attention: bool
+
+
+def model_inputs() -> list[io.Input]:
+    return [io.Model.Input("model", tooltip="A Flux.1 model. LoRAs, quantised weights and other patches are fine."),
+            io.Clip.Input("clip", tooltip="The text encoders that belong to the model.")]
+
+
+def concept_inputs() -> list[io.Input]:
+    return [io.String.Input("concepts", multiline=True, default="", placeholder="dragon, sky, the red car",
+                            tooltip="What to look for, separated by commas or lines. Synonyms in one concept: dog|puppy"),
+            io.String.Input("contrast", multiline=True, default=DEFAULT_CONTRAST,
+                            tooltip="Rivals that take the patches none of your concepts wants. They are not shown.")]
+
+
+def method_inputs() -> list[io.Input]:
+    return [io.Combo.Input("token", options=["mean", "first"], default="mean",
+                           tooltip="A phrase's vector: the mean over its tokens, or its first token (the paper's choice)."),
+            io.Boolean.Input("cross_attention", default=False,
+                             tooltip="Also record the cross-attention space, the weaker baseline, for comparison.")]
+
+
+def asked(clip, concepts: str, contrast: str, token: str, cross_attention: bool) -> Asked:
+    """Parse and encode. Raises ValueError for concepts that cannot be used."""
+    wanted = parse_concepts(concepts)
+    rivals = parse_contrast(contrast, wanted)
+    vectors = concept_vectors([*wanted, *rivals], host.phrase_encoder(clip), token)
+    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention)
