@@ -56,13 +56,17 @@ def mask(saliency: Saliency, concept: str = "", method: str = "mean", threshold:
     if method not in METHODS:
         raise ValueError(f"method is '{method}', expected one of {', '.join(METHODS)}")
     rows = rows_of(saliency, concept)
-    everything = torch.cat((saliency.maps, saliency.contrast_maps), dim=1)
-    maps = saliency.pixels(everything if method == "argmax" else saliency.maps[:, rows])
+    if method == "argmax":
+        others = [row for row in range(len(saliency.concepts)) if row not in rows]
+        rivals = torch.cat((saliency.maps[:, others], saliency.contrast_maps), dim=1)
+        groups = (saliency.maps[:, rows], rivals if rivals.shape[1] else torch.zeros_like(saliency.maps[:, :1]))
+        maps = torch.stack([saliency.pixels(group).amax(dim=1) for group in groups], dim=1)
+    else:
+        maps = saliency.pixels(saliency.maps[:, rows])
     if image is not None:
         maps = refine(maps, image)
     if method == "argmax":
-        winner = maps.argmax(dim=1)
-        inside = torch.stack([winner == row for row in rows]).any(dim=0)
+        inside = maps[:, 0] > maps[:, 1]
     elif method == "soft":
         soft = maps.amax(dim=1)
         soft = torch.where(soft < 1 / 255, 0.0, soft)  # crumbs would become segments of their own downstream
