@@ -23,7 +23,7 @@ from .world import make_scene
 
 # picture size -> (scenes in the pool, batch size); small pictures are cheap and teach the words first
 POOLS = {(128, 128): (8000, 64), (192, 192): (6000, 30), (256, 256): (7000, 18)}
-RATE, EMPTY_CAPTIONS, EMA = 1.5e-3, 0.1, 0.9995
+RATE, EMPTY_CAPTIONS, EMA = 1.5e-3, 0.1, 0.998
 
 
 def draw_pool(size: tuple[int, int], count: int, first_seed: int, codec) -> tuple[torch.Tensor, list[list[int]]]:

@@ -66,8 +66,9 @@ GROUNDS: dict[str, tuple[str, str, str]] = {
     "night": ("#14183a", "#e9e4a8", "stars"),
 }
 
-_TEMPLATES = ("{things} on {ground}", "{things} on {ground} background", "{things} , {ground} background",
-              "a picture of {things} on {ground}")
+_NAMED = ("{things} on {ground}", "{things} on {ground} background", "{things} , {ground} background",
+          "a picture of {things} on {ground}")
+_UNNAMED = ("{things} on background", "{things} , background", "a picture of {things} on background")
 _OVERSAMPLING = 2  # shapes are drawn this much larger and reduced, for smooth edges
 
 
@@ -176,10 +177,10 @@ def _draw_ground(rng, ground, width, height):
 
 
 def _caption(rng, things, centres, ground):
-    """Mostly whole sentences; now and then a single word, as a concept is asked for."""
+    """Mostly whole sentences; now and then a single word, as a concept is asked for, or a ground that is just "background"."""
     style = rng.uniform()
     if style < 0.1:
-        return things[0] if style < 0.07 else ground
+        return things[0] if style < 0.06 else ground if style < 0.09 else "background"
     order = rng.permutation(len(things))
     if len(things) == 2 and rng.uniform() < 0.4:
         first, second = order
@@ -187,7 +188,8 @@ def _caption(rng, things, centres, ground):
         phrase = f"{_with_article(things[first])} {side} of {_with_article(things[second])}"
     else:
         phrase = " and ".join(_with_article(things[i]) for i in order)
-    return str(rng.choice(_TEMPLATES)).format(things=phrase, ground=ground)
+    templates = _UNNAMED if rng.uniform() < 0.35 else _NAMED
+    return str(rng.choice(templates)).format(things=phrase, ground=ground)
 
 
 def _with_article(word):
