@@ -9,8 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..core import masks, render
-from ..core.concepts import DEFAULT_CONTRAST
 from ..core.saliency import saliency
+from ..demo.world import CONTRAST
 
 EXAMPLES = """examples:
   concept-saliency demo
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
 def add_arguments(parser) -> None:
     parser.add_argument("--prompt", default="a dragon and a house on grass", help="what to draw, in the tiny world's words (%(default)s)")
     parser.add_argument("--concepts", default="dragon, house, grass", help="what to look for (%(default)s)")
-    parser.add_argument("--contrast", default=DEFAULT_CONTRAST, help="rivals that are not shown (%(default)s)")
+    parser.add_argument("--contrast", default=CONTRAST, help="rivals that are not shown (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the results (%(default)s)")
 
@@ -43,7 +43,7 @@ def main(args) -> int:
     for i, (concept, labelled, heat) in enumerate(zip(result.concepts, render.tiles(result, soft), soft[0])):
         name = f"{i + 1}_{re.sub(r'[^0-9a-z]+', '_', concept.lower()).strip('_') or 'concept'}"
         over = render.overlay(image, heat[None])[0]
-        mask = masks.mask(result, concept, "argmax")[0]
+        mask = masks.mask(result, concept, "argmax", image=image)[0]
         written += [save(labelled, args.out / f"heatmap_{name}.png"), save(over, args.out / f"overlay_{name}.png"),
                     save(mask, args.out / f"mask_{name}.png")]
         rows += [render.label(image[0], args.prompt), labelled, render.label(over, f"{concept}: overlay"),

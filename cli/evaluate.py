@@ -31,20 +31,21 @@ def add_arguments(parser) -> None:
     parser.add_argument("--tune", type=int, default=60, help="other held-out scenes, on which the settings are chosen")
     parser.add_argument("--seed", type=int, default=0, help="picks the scenes and the noise")
     parser.add_argument("--weights", help="folder of other weights than the bundled ones")
+    parser.add_argument("--contrast", default=DEFAULT_CONTRAST, help="rivals of the target (%(default)s: the paper's)")
     parser.add_argument("--json", metavar="FILE", help="write the settings and figures as JSON too")
 
 
-def measure(model: TinyFlux, seeds, noise_level: float, settings) -> dict[tuple, SegmentationMetrics]:
+def measure(model: TinyFlux, seeds, noise_level: float, settings, contrast: str = DEFAULT_CONTRAST) -> dict[tuple, SegmentationMetrics]:
     """Metrics of every setting (space, layers, temperature) at one noise level.
 
     Paper's protocol: one forward pass a scene and target, prompt "a <target>", the target against
-    the six contrast concepts.
+    the contrast concepts.
     """
     metrics = {setting: SegmentationMetrics() for setting in settings}
     for seed in seeds:
         scene, image = scene_and_image(seed)
         for target in scene.things:
-            recordings = model.record(image, target, DEFAULT_CONTRAST, [f"a {target}"], noise_level, seed, cross_attention=True)
+            recordings = model.record(image, target, contrast, [f"a {target}"], noise_level, seed, cross_attention=True)
             label = torch.from_numpy(scene.masks[target])
             for space, layers, temperature in settings:
                 maps = saliency(recordings[space], layers, temperature=temperature).maps
@@ -61,7 +62,7 @@ def main(args) -> int:
     figures: dict[tuple, SegmentationMetrics] = {}
     settings = [(space, la, te) for space in SPACES for la in layers for te in TEMPERATURES[space]]
     for level in tqdm(NOISE_LEVELS, desc=f"choosing on {args.tune} scenes", unit="level", file=sys.stderr):
-        figures |= {(level, *k): m for k, m in measure(model, tune, level, settings).items()}
+        figures |= {(level, *k): m for k, m in measure(model, tune, level, settings, args.contrast).items()}
     best = {space: max((k for k in figures if k[1] == space), key=lambda k: score(figures[k])) for space in SPACES}
     rows = []
     per_layer = {space: {(best[space][0], space, la, best[space][3]) for la in layers} for space in SPACES}
@@ -71,7 +72,7 @@ def main(args) -> int:
     for level in tqdm(NOISE_LEVELS, desc=f"reporting on {args.scenes} scenes", unit="level", file=sys.stderr):
         chosen = sorted({k[1:] for k in wanted if k[0] == level})
         if chosen:
-            reported |= {(level, *k): m for k, m in measure(model, report, level, chosen).items()}
+            reported |= {(level, *k): m for k, m in measure(model, report, level, chosen, args.contrast).items()}
     for title, groups in (("Best setting of each space (chosen on other scenes)", {s: {best[s]} for s in SPACES}),
                           ("Per layer", per_layer), ("Per noise level", per_level)):
         rows += ["", f"### {title}", "", "| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|---|---|---|---|---|---|---|"]
@@ -82,6 +83,7 @@ def main(args) -> int:
     ours, theirs = (reported[best[space]] for space in SPACES)
     gap_iou, gap_ap = ours.mean_iou - theirs.mean_iou, ours.mean_average_precision - theirs.mean_average_precision
     print(f"## Tiny world: {args.scenes} held-out scenes, seeds {report.start} to {report.stop - 1}, one forward pass each")
+    print(f"\nThe target competes with: {args.contrast}")
     print("\n".join(rows))
     print(f"\nOutput space is {'ahead of' if gap_iou > 0 else 'behind'} cross-attention by {abs(gap_iou):.4f} mIoU "
           f"and {'ahead' if gap_ap > 0 else 'behind'} by {abs(gap_ap):.4f} mAP.")

@@ -9,7 +9,6 @@ import torch
 from tqdm import tqdm
 
 from ..core import masks
-from ..core.concepts import DEFAULT_CONTRAST
 from ..core.metrics import boundary_iou
 from ..core.saliency import saliency
 from ..demo.pipeline import TinyFlux
@@ -23,7 +22,7 @@ def presence_auroc(model: TinyFlux, seeds) -> float:
     truth, scores = [], []
     for seed in tqdm(seeds, desc="presence", unit="scene", file=sys.stderr):
         scene, image = scene_and_image(seed)
-        result = saliency(model.record(image, ", ".join(THINGS), DEFAULT_CONTRAST, seed=seed)["output"])
+        result = saliency(model.record(image, ", ".join(THINGS), seed=seed)["output"])
         truth += [thing in scene.things for thing in THINGS]
         scores += result.presence[0].tolist()
     return float(roc_auc_score(truth, scores))
@@ -34,7 +33,7 @@ def boundary_ious(model: TinyFlux, seeds) -> tuple[float, float]:
     found = ([], [])
     for seed in tqdm(seeds, desc="mask edges", unit="scene", file=sys.stderr):
         scene, image = scene_and_image(seed)
-        result = saliency(model.record(image, ", ".join((*scene.things, scene.ground)), DEFAULT_CONTRAST, seed=seed)["output"])
+        result = saliency(model.record(image, ", ".join(scene.things), seed=seed)["output"])
         for thing in scene.things:
             for values, guide in zip(found, (None, image.movedim(1, -1))):
                 mask = masks.mask(result, thing, "argmax", image=guide)[0] > 0.5

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..core.concepts import DEFAULT_CONTRAST, concept_vectors, parse_concepts, parse_contrast
+from ..core.concepts import concept_vectors, parse_concepts, parse_contrast
 from ..core.families import Defaults, flux1
 from ..core.recording import Recorder, Recording
 from ..core.stream import ConceptStream
 from .codec import decode, encode, load_codec
 from .flux import Flux, pack, unpack
 from .text import TextEncoder, Tokenizer, pad
+from .world import CONTRAST
 
 WEIGHTS = Path(__file__).parent / "weights"
 Progress = Callable[[Sequence], Sequence]
@@ -62,7 +63,7 @@ class TinyFlux:
         return velocity
 
     @torch.no_grad()
-    def generate(self, prompt: str, concepts: str, contrast: str = DEFAULT_CONTRAST, seed: int = 0,
+    def generate(self, prompt: str, concepts: str, contrast: str = CONTRAST, seed: int = 0,
                  size: tuple[int, int] = (256, 256), steps: int = 24, cfg: float = 3.0, token: str = "mean",
                  progress: Progress = iter) -> tuple[Tensor, Recording]:
         """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps."""
@@ -81,7 +82,7 @@ class TinyFlux:
         return decode(self.codec, unpack(img, grid)), recorder.finish()["output"]
 
     @torch.no_grad()
-    def record(self, images: Tensor, concepts: str, contrast: str = DEFAULT_CONTRAST, captions: Sequence[str] | None = None,
+    def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seed: int = 0, token: str = "mean",
                cross_attention: bool = False) -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1 (sides multiples of 16): one forward

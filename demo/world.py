@@ -66,6 +66,7 @@ GROUNDS: dict[str, tuple[str, str, str]] = {
     "night": ("#14183a", "#e9e4a8", "stars"),
 }
 
+CONTRAST = ", ".join(GROUNDS)  # what takes the patches of a scene that belong to no thing
 _NAMED = ("{things} on {ground}", "{things} on {ground} background", "{things} , {ground} background",
           "a picture of {things} on {ground}")
 _UNNAMED = ("{things} on background", "{things} , background", "a picture of {things} on background")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from concept_saliency.demo.world import make_scene
+from concept_saliency.core.concepts import DEFAULT_CONTRAST
+from concept_saliency.demo.world import CONTRAST, make_scene
 from conftest import HOST, REPOSITORY
 from live_server import Server, to_api
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 LOADERS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
 # the workflows' own words -> words of the tiny world
-WORDS = {"dragon, castle, sky": "dragon, house, grass", "a dragon on the roof of a castle under a cloudy sky": "a dragon and a house on grass",
+WORDS = {DEFAULT_CONTRAST: CONTRAST, "dragon, castle, sky": "dragon, house, grass", "a dragon on the roof of a castle under a cloudy sky": "a dragon and a house on grass",
          "cat, sofa": "cat, tree", "a cat on a sofa": "a cat and a tree on grass", "a golden retriever sitting on a sofa": "a robot and a tree on grass", "a cat in a field of lavender at sunset":
          "a cat on sand", "a teddy bear sitting on a sofa": "a balloon and a tree on grass", "a cat and a dog on a sofa": "a cat and a robot on grass",
          "cat, dog": "cat, robot", "a white persian cat": "a flower", "a black labrador": "a balloon", "dog": "robot"}
@@ -47,7 +48,7 @@ def on_the_tiny_flux(prompt: dict) -> dict:
         if node["class_type"] == "KSampler":
             node["inputs"].update(steps=20, cfg=3.0)
         if node["class_type"] == "ConceptAttentionImage":
-            node["inputs"]["noise_level"] = 0.3
+            node["inputs"]["noise_level"] = 0.3  # where the tiny Flux sees best
     if swapped:
         prompt["demo"] = {"class_type": "ConceptSaliencyDemoModel", "inputs": {}}
     return prompt
