@@ -12,6 +12,7 @@ from torch import Tensor
 from .saliency import Saliency
 
 METHODS = ("mean", "otsu", "percentile", "absolute", "argmax", "soft")
+_CRUMB = 1 / 255  # less than that, left over outside a mask, would become a segment of its own downstream
 REFINE_RADIUS = 16  # pixels: as far as one token reaches
 
 
@@ -69,7 +70,7 @@ def mask(saliency: Saliency, concept: str = "", method: str = "mean", threshold:
         inside = maps[:, 0] > maps[:, 1]
     elif method == "soft":
         soft = maps.amax(dim=1)
-        soft = torch.where(soft < 1 / 255, 0.0, soft)  # crumbs would become segments of their own downstream
+        soft = torch.where(soft < _CRUMB, 0.0, soft)
         return 1 - soft if shaping.invert else soft
     else:
         inside = (maps > limits(maps, method, threshold)).any(dim=1)
@@ -132,4 +133,4 @@ def feather(mask: Tensor, width: int) -> Tensor:
     size = 2 * width + 1
     tall, wide = (min(size, 2 * side - 1) for side in mask.shape)  # a border cannot be wider than the picture
     blurred = gaussian_blur2d(mask[None, None], (tall, wide), (width / 3, width / 3), border_type="replicate")[0, 0]
-    return torch.where(blurred < 1e-3, 0.0, torch.where(blurred > 1 - 1e-3, 1.0, blurred))
+    return torch.where(blurred < _CRUMB, 0.0, torch.where(blurred > 1 - _CRUMB, 1.0, blurred))
