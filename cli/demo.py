@@ -22,7 +22,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--prompt", default="a dragon and a house on grass", help="what to draw, in the tiny world's words (%(default)s)")
     parser.add_argument("--concepts", default="dragon, house, grass", help="what to look for (%(default)s)")
     parser.add_argument("--contrast", default=CONTRAST, help="rivals that are not shown (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another picture (%(default)s)")
+    parser.add_argument("--seed", type=int, default=4, help="another seed, another picture (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the results (%(default)s)")
 
 
