@@ -15,7 +15,7 @@ from ..core.metrics import SegmentationMetrics
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.pipeline import TinyFlux
-from .evaluate_masks import boundary_ious, presence_auroc, scene_and_image
+from .evaluate_masks import boundary_ious, presence_auroc, scene_and_latents
 
 EXAMPLES = """examples:
   concept-saliency evaluate --data tiny --scenes 200 --seed 0
@@ -43,9 +43,9 @@ def measure(model: TinyFlux, seeds, noise_level: float, settings, contrast: str 
     """
     metrics = {setting: SegmentationMetrics() for setting in settings}
     for seed in seeds:
-        scene, image = scene_and_image(seed)
+        scene, latents = scene_and_latents(model, seed)
         for target in scene.things:
-            recordings = model.record(image, target, contrast, [f"a {target}"], noise_level, seed, cross_attention=True)
+            recordings = model.record_latents(latents, target, contrast, [f"a {target}"], noise_level, seed, cross_attention=True)
             label = torch.from_numpy(scene.masks[target])
             for space, layers, temperature in settings:
                 maps = saliency(recordings[space], layers, temperature=temperature).maps

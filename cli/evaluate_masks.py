@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from ..core import masks
 from ..core.metrics import boundary_iou
 from ..core.saliency import saliency
+from ..demo.codec import encode
 from ..demo.pipeline import TinyFlux
 from ..demo.world import THINGS, make_scene
 
@@ -21,8 +23,8 @@ def presence_auroc(model: TinyFlux, seeds) -> float:
 
     truth, scores = [], []
     for seed in tqdm(seeds, desc="presence", unit="scene", file=sys.stderr):
-        scene, image = scene_and_image(seed)
-        result = saliency(model.record(image, ", ".join(THINGS), seed=seed)["output"])
+        scene, latents = scene_and_latents(model, seed)
+        result = saliency(model.record_latents(latents, ", ".join(THINGS), seed=seed)["output"])
         truth += [thing in scene.things for thing in THINGS]
         scores += result.presence[0].tolist()
     return float(roc_auc_score(truth, scores))
@@ -32,16 +34,18 @@ def boundary_ious(model: TinyFlux, seeds) -> tuple[float, float]:
     """Mean boundary IoU of argmax masks over all things of the scenes: without refinement, with it."""
     found = ([], [])
     for seed in tqdm(seeds, desc="mask edges", unit="scene", file=sys.stderr):
-        scene, image = scene_and_image(seed)
-        result = saliency(model.record(image, ", ".join(scene.things), seed=seed)["output"])
+        scene, latents = scene_and_latents(model, seed)
+        picture = torch.from_numpy(scene.image.copy())[None].float() / 255
+        result = saliency(model.record_latents(latents, ", ".join(scene.things), seed=seed)["output"])
         for thing in scene.things:
-            for values, guide in zip(found, (None, image.movedim(1, -1))):
+            for values, guide in zip(found, (None, picture)):
                 mask = masks.mask(result, thing, "argmax", image=guide)[0] > 0.5
                 values.append(boundary_iou(mask, torch.from_numpy(scene.masks[thing])))
     return float(np.mean(found[0])), float(np.mean(found[1]))
 
 
-def scene_and_image(seed: int):
-    """A scene, and its picture as 1 x 3 x H x W in 0..1."""
+@lru_cache(maxsize=1000)  # every noise level and setting asks again
+def scene_and_latents(model: TinyFlux, seed: int):
+    """A scene, and its latents 1 x 16 x h x w."""
     scene = make_scene(seed)
-    return scene, torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None].float() / 255
+    return scene, encode(model.codec, torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None].float() / 255)

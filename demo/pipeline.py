@@ -87,13 +87,20 @@ class TinyFlux:
                cross_attention: bool = False) -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1 (sides multiples of 16): one forward
         pass at `noise_level` (0 to 1, the model's own if not given), with captions or empty prompts."""
+        return self.record_latents(encode(self.codec, images), concepts, contrast, captions, noise_level, seed, token, cross_attention)
+
+    @torch.no_grad()
+    def record_latents(self, latents: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
+                       noise_level: float | None = None, seed: int = 0, token: str = "mean",
+                       cross_attention: bool = False) -> dict[str, Recording]:
+        """The same for pictures that are encoded already: model latents B x 16 x h x w, even sides."""
         level = self.noise_level if noise_level is None else noise_level
-        vectors, recorder = self._begin(concepts, contrast, [level, 0.0], images.shape[-2:], token)
-        latents = encode(self.codec, images)
+        size = tuple(side * 8 for side in latents.shape[-2:])
+        vectors, recorder = self._begin(concepts, contrast, [level, 0.0], size, token)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
         img, grid = pack((1 - level) * latents + level * noise)
-        txt = self.encode_prompts(captions or [""] * len(images))
-        self._watched(img, grid, txt, torch.full((len(images),), level), vectors, recorder, cross_attention)
+        txt = self.encode_prompts(captions or [""] * len(latents))
+        self._watched(img, grid, txt, torch.full((len(latents),), level), vectors, recorder, cross_attention)
         return recorder.finish()
 
 

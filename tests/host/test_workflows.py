@@ -48,7 +48,7 @@ def on_the_tiny_flux(prompt: dict) -> dict:
         if node["class_type"] == "KSampler":
             node["inputs"].update(steps=20, cfg=3.0)
         if node["class_type"] == "ConceptAttentionImage":
-            node["inputs"]["noise_level"] = 0.3  # where the tiny Flux sees best
+            node["inputs"]["noise_level"] = 0.6  # where the tiny Flux sees best
     if swapped:
         prompt["demo"] = {"class_type": "ConceptSaliencyDemoModel", "inputs": {}}
     return prompt
