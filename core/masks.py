@@ -102,7 +102,7 @@ def refine(maps: Tensor, image: Tensor) -> Tensor:
                          f"{len(maps)} of {maps.shape[3]} x {maps.shape[2]}. Connect the picture that the saliency was made from.")
     if min(maps.shape[2:]) <= 2 * REFINE_RADIUS:
         return maps  # smaller than the filter itself
-    guide = image.movedim(-1, 1).to(maps).expand(len(maps), -1, -1, -1)
+    guide = image[..., :3].movedim(-1, 1).to(maps).expand(len(maps), -1, -1, -1)
     subsample = max(1, min(maps.shape[2:]) // 256)
     return guided_blur(guide, maps, 2 * REFINE_RADIUS + 1, 1e-3, border_type="replicate", subsample=subsample).clamp(0, 1)
 

@@ -29,6 +29,7 @@ def heatmaps(maps: Tensor, colormap: str = COLORMAPS[0]) -> Tensor:
 
 def overlay(image: Tensor, maps: Tensor, opacity: float = 0.8, colormap: str = COLORMAPS[0]) -> Tensor:
     """The picture(s) B x H x W x 3 in grey, and over them the heat of maps B x H x W, the more opaque the hotter."""
+    image = image[..., :3]  # a fourth channel is transparency
     grey = (image @ image.new_tensor([0.299, 0.587, 0.114]))[..., None].expand_as(image)
     return torch.lerp(grey, heatmaps(maps, colormap).to(image), opacity * maps.clamp(0, 1).sqrt()[..., None])
 

@@ -42,7 +42,7 @@ class ConceptAttentionImage(io.ComfyNode):
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         runs.keep(host.record_image(model, family, asked, vae.encode(padded(image)), tuple(image.shape[1:3]), conditioning, noise_level,
-                                    range(seed, seed + samples)))
+                                    [(seed + i) % 2**64 for i in range(samples)]))
         return io.NodeOutput(runs)
 
 

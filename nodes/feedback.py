@@ -6,7 +6,7 @@ from server import PromptServer
 
 
 def tell(node, warnings: list[str]) -> None:
-    """Show the warnings on the node; an empty list clears them."""
+    """Show the warnings on the node; an empty list shows nothing."""
     for warning in warnings:
         logging.warning("%s: %s", node.GET_SCHEMA().display_name, warning)
     server = getattr(PromptServer, "instance", None)  # there is none when nodes run without a server

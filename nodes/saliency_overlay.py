@@ -34,7 +34,7 @@ class ConceptSaliencyOverlay(io.ComfyNode):
         sized = saliency.at_size(tuple(image.shape[1:3]))
         out = []
         for b, maps in enumerate(masks.soft_masks(sized)):
-            picture = image[b % len(image)][None, ..., :3]
+            picture = image[b % len(image)][None]
             for c, heat in enumerate(maps):
                 over = render.overlay(picture, heat[None], opacity, colormap)[0]
                 out.append(render.label(over, render.caption(saliency, b, c)) if legend else over)

@@ -40,7 +40,6 @@ class ConceptSaliencyToMask(io.ComfyNode):
                 refine=True) -> io.NodeOutput:
         shaping = masks.Shaping(grow, feather, fill_holes, min_area, invert)
         if image is not None:
-            image = image[..., :3]
             saliency = saliency.at_size(tuple(image.shape[1:3]))
         mask = masks.mask(saliency, concept, method, threshold, shaping, image if refine else None)
         presence = saliency.presence[:, masks.rows_of(saliency, concept)].max().item()

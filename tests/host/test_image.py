@@ -84,6 +84,15 @@ def test_masks_follow_the_picture_s_size(saliency, picture):
     assert ConceptSaliencyToMask.execute(saliency, "dog + cat", "mean", 0.5, 0, 0, False, 0, True).result[0].shape == (1, 75, 100)
 
 
+def test_the_largest_seed_and_pictures_with_transparency(record, picture):
+    clear = torch.cat((picture, torch.rand(1, 75, 100, 1)), -1)
+    runs = record(clear, samples=2, seed=2**64 - 1)
+    saliency = ConceptSaliency.execute(runs, "all", 0.0, 1.0, "output", 0.0, image=clear).result[0]
+    assert ConceptSaliencyOverlay.execute(saliency, clear, "plasma", 0.8, False).result[0].shape == (2, 75, 100, 3)
+    assert ConceptSaliencyToMask.execute(saliency, "", "mean", 0.5, 0, 0, False, 0, False, clear).result[0].shape == (1, 75, 100)
+    assert ConceptSaliencySegmentation.execute(saliency, clear).result[1].shape == (2, 75, 100)
+
+
 def test_overlay_and_segmentation(saliency, picture):
     overlay = ConceptSaliencyOverlay.execute(saliency, picture, "plasma", 0.8, False).result[0]
     assert overlay.shape == (2, 75, 100, 3) and overlay.min() >= 0 and overlay.max() <= 1
