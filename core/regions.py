@@ -28,16 +28,18 @@ def disjoint_masks(label: Tensor, count: int) -> Tensor:
     return torch.stack([label == c for c in range(count)], dim=1).float()
 
 
-def boxes(mask: Tensor, min_share: float = 0.001) -> list[dict[str, int]]:
-    """The islands of a mask H x W as boxes {x, y, width, height} in pixels, the largest first.
+def islands(mask: Tensor, min_share: float = 0.001) -> list[tuple[dict[str, int], Tensor]]:
+    """The islands of a mask H x W, the largest first: their boxes {x, y, width, height} in pixels, and for each
+    its own pixels within the box, height x width bool.
 
     Islands below `min_share` of the picture are left out.
     """
-    islands, _ = ndimage.label(mask.numpy() > 0.5)
-    sizes = np.bincount(islands.ravel())[1:]
-    found = [(size, place) for size, place in zip(sizes, ndimage.find_objects(islands)) if size >= min_share * mask.numel()]
-    return [{"x": int(xs.start), "y": int(ys.start), "width": int(xs.stop - xs.start), "height": int(ys.stop - ys.start)}
-            for _, (ys, xs) in sorted(found, key=lambda f: -f[0])]
+    numbered, _ = ndimage.label(mask.numpy() > 0.5)
+    sizes = np.bincount(numbered.ravel())
+    found = [(sizes[number], place, number) for number, place in enumerate(ndimage.find_objects(numbered), 1)
+             if sizes[number] >= min_share * mask.numel()]
+    return [({"x": int(xs.start), "y": int(ys.start), "width": int(xs.stop - xs.start), "height": int(ys.stop - ys.start)},
+             torch.from_numpy(numbered[ys, xs] == number)) for _, (ys, xs), number in sorted(found, key=lambda f: -f[0])]
 
 
 def peaks(heat: Tensor, count: int, above: float = 0.0) -> list[dict[str, int]]:

@@ -19,31 +19,51 @@ class ConceptAttentionImage(io.ComfyNode):
                         "Nothing is generated; connect Concept Saliency.",
             inputs=[
                 *asking.model_inputs(),
-                io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
-                io.Image.Input("image", tooltip="Any picture or batch of pictures, of any size."),
                 *asking.concept_inputs(),
                 io.Float.Input("noise_level", default=0.5, min=0.0, max=1.0, step=0.01,
                                tooltip="How much noise is mixed in: 0 shows the plain picture, 1 nothing but noise."),
                 io.Int.Input("samples", default=1, min=1, max=64, tooltip="Passes with different noise, averaged. The paper uses 5."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
                 *asking.method_inputs(),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model; needed for 'image'."),
+                io.Image.Input("image", optional=True, tooltip="Any picture or batch of pictures, of any size."),
+                io.Latent.Input("latent", optional=True, tooltip="In place of vae and image: pictures that are encoded already."),
                 io.Conditioning.Input("conditioning", optional=True, tooltip="A prompt that describes the picture; empty if not connected."),
             ],
             outputs=[ConceptRecordings.Output("recordings")],
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, image, concepts, contrast, noise_level, samples, seed, token, cross_attention,
+    def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, vae=None, image=None, latent=None,
                 conditioning=None) -> io.NodeOutput:
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
         family, runs = host.family_of(model), ConceptRuns()
+        encoded, image_size = encode(vae, image) if latent is None else from_latent(model, latent, vae, image)
         asked = asking.asked(clip, concepts, contrast, token, cross_attention)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        runs.keep(host.record_image(model, family, asked, vae.encode(padded(image)), tuple(image.shape[1:3]), conditioning, noise_level,
+        runs.keep(host.record_image(model, family, asked, encoded, image_size, conditioning, noise_level,
                                     [(seed + i) % 2**64 for i in range(samples)]))
         return io.NodeOutput(runs)
+
+
+def encode(vae, image: torch.Tensor | None) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Latents B x 16 x h x w of pictures, and the pictures' (H, W) in pixels."""
+    if vae is None or image is None:
+        raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
+    return vae.encode(padded(image)), tuple(image.shape[1:3])
+
+
+def from_latent(model, latent: dict, vae, image) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The same from a LATENT, whose picture has 8 pixels for every value."""
+    if vae is not None or image is not None:
+        raise ValueError("Both a picture and a latent are connected. Connect either 'vae' and 'image', or 'latent' alone.")
+    encoded, channels = latent["samples"], model.get_model_object("latent_format").latent_channels
+    if encoded.ndim != 4 or 0 in encoded.shape or encoded.shape[1] != channels:
+        raise ValueError(f"'latent' has the shape {tuple(encoded.shape)}; expected pictures x {channels} channels x height x width. "
+                         "Encode the picture with the VAE that belongs to the model.")
+    return encoded, (encoded.shape[2] * 8, encoded.shape[3] * 8)
 
 
 def padded(image: torch.Tensor, multiple: int = 16) -> torch.Tensor:

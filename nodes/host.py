@@ -77,6 +77,8 @@ def record_image(model, family, asked, latent: Tensor, image_size: tuple[int, in
     The pass stops at the last double-stream block's attention. conditioning: ComfyUI's CONDITIONING.
     """
     patched, runs = model.clone(), ConceptRuns()
+    for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.DIFFUSION_MODEL):
+        patched.remove_wrappers_with_key(wrapper, KEY)  # a sampler's Concept Attention before this node is not asked
     Capture(family, asked, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
 
     @torch.no_grad()

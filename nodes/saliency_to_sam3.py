@@ -33,4 +33,4 @@ class ConceptSaliencyToSAM3(io.ComfyNode):
             raise ValueError(f"'{saliency.concepts[row]}' wins no place in the picture (presence {saliency.presence[0, row]:.2f}), so there "
                              "is no point to give to SAM3. Choose another concept.")
         positive, negative, _ = prompts[0]
-        return io.NodeOutput(json.dumps(positive), json.dumps(negative), [regions.boxes(wins) for _, _, wins in prompts])
+        return io.NodeOutput(json.dumps(positive), json.dumps(negative), [[box for box, _ in regions.islands(wins)] for _, _, wins in prompts])

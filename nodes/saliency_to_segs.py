@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+import torch
 from comfy_api.latest import io
 
 from ..core import regions
@@ -36,14 +37,13 @@ class ConceptSaliencyToSEGS(io.ComfyNode):
         saliency = saliency.at_size((height, width))
         label, segments = regions.labels(saliency, image)[0], []
         for row, name in enumerate(saliency.concepts):
-            inside = (label == row).float()
-            for box in regions.boxes(inside):
+            for box, island in regions.islands((label == row).float()):
                 x1, y1, x2, y2 = region = crop_region(box, crop_factor, width, height)
-                own = inside.new_zeros(inside.shape)  # this island alone, were another in the same crop
-                rows, columns = slice(box["y"], box["y"] + box["height"]), slice(box["x"], box["x"] + box["width"])
-                own[rows, columns] = inside[rows, columns]
-                segments.append(SEG(image[:, y1:y2, x1:x2], own[y1:y2, x1:x2].numpy(), float(saliency.presence[0, row]), list(region),
-                                    [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]], name))
+                left, top, right, bottom = box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+                own = torch.zeros(y2 - y1, x2 - x1)  # this island alone, were another in the same crop
+                own[top - y1:bottom - y1, left - x1:right - x1] = island.float()
+                segments.append(SEG(image[:, y1:y2, x1:x2], own.numpy(), float(saliency.presence[0, row]), list(region),
+                                    [left, top, right, bottom], name))
         return io.NodeOutput(((height, width), segments))
 
 

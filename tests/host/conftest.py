@@ -52,19 +52,23 @@ class Clip:
 class SmallFlux:
     """A golden file's model as ComfyUI's own MODEL, with what it takes to sample it."""
 
-    def __init__(self, golden):
+    def __init__(self, golden, in_channels: int = 16):
         import comfy.ldm.flux.model
         import comfy.model_patcher
         import comfy.supported_models
 
         self.golden, self.about = golden, golden.about
-        config = dict(self.about["config"], image_model="flux", in_channels=16, out_channels=16, patch_size=2, txt_ids_dims=[])
+        config = dict(self.about["config"], image_model="flux", in_channels=in_channels, out_channels=16, patch_size=2, txt_ids_dims=[])
         known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
         kind = comfy.supported_models.Flux if config["guidance_embed"] else comfy.supported_models.FluxSchnell
         settings = kind({k: v for k, v in config.items() if k in known})
         settings.set_inference_dtype(torch.float32, None)
         model = settings.get_model({})
-        model.load_model_weights(golden.weights(), "")
+        weights = golden.weights()
+        if in_channels > 16:  # a Fill model: what it sees besides the noisy latent has weights too
+            more = torch.randn(len(weights["img_in.weight"]), (in_channels - 16) * 4, generator=torch.Generator().manual_seed(0))
+            weights["img_in.weight"] = torch.cat((weights["img_in.weight"], 0.1 * more), dim=1)
+        model.load_model_weights(weights, "")
         self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
         self.width = config["context_in_dim"]
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from comfy_api.latest import io
 from concept_saliency.core.recording import joined
-from concept_saliency.nodes import demo_model
-from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
+from concept_saliency.nodes import demo_model, host
+from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage, padded
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from concept_saliency.nodes.saliency_overlay import ConceptSaliencyOverlay
 from concept_saliency.nodes.saliency_segmentation import ConceptSaliencySegmentation
 from concept_saliency.nodes.saliency_to_mask import ConceptSaliencyToMask
 from concept_saliency.nodes.saliency_to_segs import ConceptSaliencyToSEGS
+from conftest import SmallFlux
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,10 @@ def picture():
 
 @pytest.fixture
 def record(flux, clip, vae, picture):
-    def run(image=None, concepts="cat, dog", noise_level=0.5, samples=1, seed=4, **more):
-        return ConceptAttentionImage.execute(flux.patcher, clip, vae, picture if image is None else image, concepts, "sky", noise_level,
-                                             samples, seed, "mean", False, conditioning=flux.conditioning(1), **more).result[0]
+    def run(image=None, concepts="cat, dog", noise_level=0.5, samples=1, seed=4, model=None, conditioning=None, **given):
+        given = given or {"vae": vae, "image": picture if image is None else image}
+        return ConceptAttentionImage.execute(model or flux.patcher, clip, concepts, "sky", noise_level, samples, seed, "mean", False,
+                                             conditioning=conditioning or flux.conditioning(1), **given).result[0]
 
     return run
 
@@ -42,8 +44,6 @@ def saliency(record):
 
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(flux, apply, record, vae, picture):
-    from concept_saliency.nodes.concept_attention_image import padded
-
     mine = record().find(None)[0].recordings["output"]
     assert mine.image_size == (75, 100) and mine.scores.shape == (1, 4, 1, 3, 5, 7)
     model, runs = apply()
@@ -67,6 +67,38 @@ def test_samples_are_recorded_side_by_side(record):
     both = record(samples=2, seed=4).find(None)[0].recordings["output"]
     apart = joined([record(seed=s).find(None)[0].recordings["output"] for s in (4, 5)])
     assert torch.equal(both.scores, apart.scores) and both.sigmas == apart.sigmas == (0.5, 0.5)
+
+
+def test_a_latent_in_place_of_a_picture(record, vae, picture):
+    whole = padded(picture)  # 80 x 112
+    latent = {"samples": vae.encode(whole)}
+    mine, same = (r.find(None)[0].recordings["output"] for r in (record(latent=latent), record(whole)))
+    assert torch.equal(mine.scores, same.scores) and mine.image_size == (80, 112)
+    odd = record(latent={"samples": torch.randn(2, 16, 9, 13)}).find(None)[0].recordings["output"]
+    assert odd.image_size == (72, 104) and odd.scores.shape[2:] == (2, 3, 5, 7)
+    for given, message in (({"latent": latent, "vae": vae}, "Both a picture and a latent"), ({"vae": vae}, "no picture to look at"),
+                           ({"latent": {"samples": torch.zeros(1, 4, 8, 8)}}, "pictures x 16 channels x height x width")):
+        with pytest.raises(ValueError, match=message):
+            record(**given)
+
+
+def test_fill_and_kontext_models(golden, flux, record, vae, picture):
+    plain = record().find(None)[0].recordings["output"].scores
+    latent = vae.encode(padded(picture))
+    fill = SmallFlux(golden("flux1_dev_like"), in_channels=96)  # 16, the picture's 16 and the mask's 64
+    text = fill.conditioning(1, concat_latent_image=latent, concat_mask=torch.ones(1, 1, 80, 112))
+    scores = [record(model=fill.patcher, conditioning=c).find(None)[0].recordings["output"].scores for c in (text, fill.conditioning(1))]
+    assert scores[0].shape == scores[1].shape == plain.shape and not torch.equal(*scores), "the picture to fill is seen"
+    referring = flux.conditioning(1, reference_latents=[latent, latent[..., :6]])
+    seen = record(conditioning=referring).find(None)[0].recordings["output"].scores
+    assert seen.shape == plain.shape and not torch.equal(seen, plain), "the references are seen, and have no place in the map"
+
+
+def test_a_model_with_a_sampler_s_concepts_is_looked_into_without_them(apply, record):
+    model, runs = apply("moon")
+    expected = record().find(None)[0].recordings["output"].scores
+    assert torch.equal(record(model=model).find(None)[0].recordings["output"].scores, expected)
+    assert not runs._runs and model.get_wrappers("outer_sample", host.KEY), "nor does it forget them"
 
 
 def test_batches_and_noise_levels_at_the_ends(record, picture):

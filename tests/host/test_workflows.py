@@ -75,7 +75,7 @@ def test_workflow(server, path):
     entry = server.run(prompt)
     assert entry["status"]["status_str"] == "success", server.messages(entry, "execution_error") or entry["status"]
     outputs = entry["outputs"]
-    save_pictures(server, path.stem, prompt, outputs)
+    save_pictures(server, path.stem, workflow, info, outputs)
     if any(n.get("title") == "After" for n in workflow["nodes"]):
         before, after = (pixels(server, outputs, titled(workflow, t)) for t in ("Before", "After"))
         mask_node = next(n for n, node in prompt.items() if node["class_type"] == "ConceptSaliencyToMask")
@@ -92,17 +92,18 @@ def test_workflow(server, path):
         assert points and all(server.scene.masks["cat"][p["y"], p["x"]] for p in points[:1])
 
 
-def save_pictures(server, name, prompt, outputs) -> None:
+def save_pictures(server, name, workflow, info, outputs) -> None:
     """A contact sheet of everything the workflow shows, where CONTACT_SHEETS says."""
     if not (folder := os.environ.get("CONTACT_SHEETS")):
         return
     from concept_saliency.core import render
 
+    titles = {str(n["id"]): n.get("title") or info[n["type"]]["display_name"] for n in workflow["nodes"] if n["type"] in info}
     shown = []
     for number in sorted(outputs, key=lambda n: (len(n), n)):
         for reference in outputs[number].get("images", []):
             picture = Image.open(io.BytesIO(server.image(reference))).convert("RGB")
             picture = picture.resize((256, round(256 * picture.height / picture.width)))
-            shown.append(render.label(torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255), prompt[number]["class_type"]))
+            shown.append(render.label(torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255), titles.get(number, "")))
     Path(folder).mkdir(exist_ok=True)
     render.to_pil(render.sheet(shown, columns=min(4, len(shown)))).save(Path(folder) / f"{name}.png")
