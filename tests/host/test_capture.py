@@ -8,7 +8,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from concept_saliency.nodes import host
+from concept_saliency.nodes import capture
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from conftest import Clip, SmallFlux
@@ -20,7 +20,7 @@ def newest(runs):
 
 def traces(model) -> list[str]:
     """Whatever of ours can be found on a model that was not patched."""
-    found = [f"wrapper {kind}" for kind, keyed in model.wrappers.items() if host.KEY in keyed]
+    found = [f"wrapper {kind}" for kind, keyed in model.wrappers.items() if capture.KEY in keyed]
     options = model.model_options["transformer_options"]
     found += [key for key in ("patches_replace", "optimized_attention_override") if options.get(key)]
     for name, module in model.model.diffusion_model.named_modules():
@@ -179,17 +179,17 @@ def test_nothing_is_left_after_any_ending(flux, clip, monkeypatch, ending):
             elif ending == "model":
                 patches.setattr(block.img_mlp, "forward", fail)
             else:
-                patches.setattr(host.ConceptStream, "watch", fail)
+                patches.setattr(capture.ConceptStream, "watch", fail)
             with pytest.raises(RuntimeError, match="planted"):
                 flux.sample(model)
     assert not traces(flux.patcher)
-    capture = model.wrappers["outer_sample"][host.KEY][0].__self__
-    assert capture.run is None and (ending == "normal") == bool(runs._runs)
-    gone = weakref.ref(capture), weakref.ref(runs)
-    del model, runs, capture
+    ours = model.wrappers["outer_sample"][capture.KEY][0].__self__
+    assert ours.run is None and (ending == "normal") == bool(runs._runs)
+    gone = weakref.ref(ours), weakref.ref(runs)
+    del model, runs, ours
     gc.collect()
     assert [ref() for ref in gone] == [None, None]
-    streams = [o for o in gc.get_objects() if isinstance(o, (host.ConceptStream, host.ActiveRun))]
+    streams = [o for o in gc.get_objects() if isinstance(o, (capture.ConceptStream, capture.ActiveRun))]
     assert not streams
     again, runs = ConceptAttentionApply.execute(flux.patcher, clip, "cat", "", 0.0, 1.0, "mean", False).result
     assert torch.equal(flux.sample(again), flux.sample(flux.patcher)) and newest(runs).recordings

@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfy_api.latest import io
 from concept_saliency.core.recording import joined
-from concept_saliency.nodes import demo_model, host
+from concept_saliency.nodes import capture, demo_model
 from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage, padded
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from concept_saliency.nodes.saliency_overlay import ConceptSaliencyOverlay
@@ -98,7 +98,7 @@ def test_a_model_with_a_sampler_s_concepts_is_looked_into_without_them(apply, re
     model, runs = apply("moon")
     expected = record().find(None)[0].recordings["output"].scores
     assert torch.equal(record(model=model).find(None)[0].recordings["output"].scores, expected)
-    assert not runs._runs and model.get_wrappers("outer_sample", host.KEY), "nor does it forget them"
+    assert not runs._runs and model.get_wrappers("outer_sample", capture.KEY), "nor does it forget them"
 
 
 def test_batches_and_noise_levels_at_the_ends(record, picture):

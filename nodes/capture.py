@@ -1,0 +1,231 @@
+"""Looking on while ComfyUI samples: everything of this pack that is put on a model, and taken off again.
+
+A sampling run passes through three wrappers: OUTER_SAMPLE begins and ends a recording, APPLY_MODEL decides
+which rows of a call are looked at, DIFFUSION_MODEL puts a watch on every double-stream block. The last one
+may be compiled together with the model, so it decides nothing.
+Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py, comfy/ldm/flux/model.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from dataclasses import dataclass
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..core.families import Defaults
+from ..core.recording import Recorder
+from ..core.stream import ConceptStream
+from . import compiled
+from .runs import ConceptRuns, Fingerprint, Run
+
+KEY = "concept_saliency"
+_FORWARD = ("x", "timestep", "context", "y", "guidance", "ref_latents", "control", "transformer_options")
+_OPTIONS = 5  # where apply_model takes its transformer_options
+
+
+class Enough(Exception):
+    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
+
+
+@dataclass
+class Call:
+    """One call of the transformer that is looked at. rows: of its batch; either a slice or their numbers."""
+
+    rows: slice | list[int]
+    transformer: torch.nn.Module
+    stream: ConceptStream | None = None
+    block: torch.nn.Module | None = None  # whose attention comes next
+    pe: Tensor | None = None
+    image: slice | None = None  # the picture's own tokens
+
+
+class Capture:
+    """What one Concept Attention node adds to a model. Between runs it holds the concept vectors and nothing else.
+
+    window: noise levels between which is recorded. image_size: of an existing picture; then a call stops
+    when all of it has been seen.
+    """
+
+    def __init__(self, family, asked, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
+                 image_size: tuple[int, int] | None = None):
+        self.family, self.asked, self.defaults, self.window, self.runs = family, asked, defaults, window, runs
+        self.image_size = image_size
+        self.run: ActiveRun | None = None
+        self.local = threading.local()  # its `call`: devices that share a run have a thread each
+        self.name, self.ledger = compiled.register(self)
+
+    def attach_to(self, model) -> None:
+        """Put the wrappers on a MODEL."""
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.outer_sample)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self.apply_model)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, self.diffusion_model)
+
+    @staticmethod
+    def detach_all(model) -> None:
+        """Take the wrappers of every Concept Attention node off a MODEL."""
+        for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+            model.remove_wrappers_with_key(kind, KEY)
+
+    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
+        guider = executor.class_obj
+        compiled.check(guider.model_options)
+        depth = len(guider.model_patcher.get_model_object("diffusion_model").double_blocks)
+        height, width = noise.shape[-2:]
+        recorder = Recorder(self.asked.concepts, self.asked.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
+                            self.image_size or (height * 8, width * 8))
+        outer, self.run = self.run, ActiveRun(recorder, tuple(noise.shape), guider, depth)
+        try:
+            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            self.runs.keep(self.run.close(Fingerprint.of(samples)))
+            return samples
+        finally:
+            self.run = outer
+
+    def apply_model(self, executor, x, t, *args, **kwargs):
+        """APPLY_MODEL wrapper: decide what is looked at in one call, and keep what was seen."""
+        options = args[_OPTIONS - 2] if len(args) > _OPTIONS - 2 else kwargs.get("transformer_options", {})
+        rows = self.run.rows(x, options, self.window) if self.run is not None else None
+        kwargs = {**kwargs, **compiled.mark(self.name, options)}
+        if rows is None:
+            return executor(x, t, *args, **kwargs)
+        transformer = executor.class_obj.diffusion_model
+        self.local.call = call = Call(rows, getattr(transformer, "_orig_mod", transformer))
+        try:
+            result = executor(x, t, *args, **kwargs)
+        except Enough:
+            result = x
+        finally:
+            self.local.call = None
+        self.run.add(options, call.stream)
+        return result
+
+    def diffusion_model(self, executor, *args, **kwargs):
+        """DIFFUSION_MODEL wrapper: transformer_options in which every double block is watched, whatever stood there before."""
+        kwargs.pop(self.name, None)
+        given = {**dict(zip(_FORWARD, args)), **kwargs}
+        options, transformer = given.get("transformer_options") or {}, executor.class_obj
+        rows, columns = (math.ceil(side / transformer.patch_size) for side in given["x"].shape[-2:])
+        compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
+        replace = options.get("patches_replace", {})
+        dit = dict(replace.get("dit", {}))
+        for index, block in enumerate(transformer.double_blocks):
+            dit["double_block", index] = self.watched(block, index, dit.get(("double_block", index)), rows * columns)
+        options = {**options, "patches_replace": {**replace, "dit": dit}}
+        if len(args) > _FORWARD.index("transformer_options"):
+            args = [*args]
+            args[_FORWARD.index("transformer_options")] = options
+        else:
+            kwargs = {**kwargs, "transformer_options": options}
+        return executor(*args, **kwargs)
+
+    def watched(self, block, index: int, before, image_tokens: int):
+        """A double_block replacement that runs the block, or whatever replaced it before, and looks on at its attention."""
+
+        def run(args: dict, extra: dict) -> dict:
+            first = args["txt"].shape[1]  # reference latents stand after the picture's own tokens
+            compiled.enter(self, index, args["pe"], first, first + image_tokens)
+            options = args.get("transformer_options") or {}
+            override = options.get("optimized_attention_override")
+            attention = self.attention if override is None else functools.partial(self.attention, override=override)
+            args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
+            return before(args, extra) if before is not None else extra["original_block"](args)
+
+        return run
+
+    def attention(self, function, q, k, v, heads, *args, override=None, **kwargs):
+        """optimized_attention_override: the attention as it would have been, and a look at it."""
+        arguments = (q, k, v, heads, *args)
+        out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
+        if isinstance(k, Tensor) and isinstance(v, Tensor):
+            compiled.look(self, k, v, out)
+        return out
+
+    # What follows is never compiled.
+
+    def begin(self, context: Tensor, timestep: Tensor, guidance: Tensor | None) -> None:
+        """The transformer has been called."""
+        call = getattr(self.local, "call", None)
+        if call is not None:
+            rows = call.rows
+            call.stream = ConceptStream(self.family, call.transformer, self.asked.vectors.to(context), timestep[rows],
+                                        None if guidance is None else guidance[rows], self.asked.cross_attention)
+
+    def enter(self, index: int, pe: Tensor, first: int, end: int) -> None:
+        """A block begins; the first attention from here on is its own."""
+        call = getattr(self.local, "call", None)
+        if call is not None and call.stream is not None:
+            call.block, call.pe, call.image = call.transformer.double_blocks[index], pe, slice(first, end)
+
+    def look(self, k: Tensor, v: Tensor, out: Tensor) -> None:
+        """An attention has been computed: keys and values B x heads x N x d, output B x N x D."""
+        call = getattr(self.local, "call", None)
+        if call is None or call.block is None or k.shape[2] < call.image.stop:
+            return
+        block, call.block = call.block, None
+        rows, image, pe = call.rows, call.image, call.pe
+        pe = pe if pe.shape[0] == 1 else pe[rows]
+        call.stream.watch(block, k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe[:, :, image])
+        if self.image_size is not None and len(call.stream.scores["output"]) == len(call.transformer.double_blocks):
+            raise Enough
+
+
+class ActiveRun:
+    """A sampling run while it lasts."""
+
+    def __init__(self, recorder: Recorder, shape: tuple[int, ...], guider, depth: int):
+        self.recorder, self.shape, self.guider, self.depth = recorder, shape, guider, depth
+        self.seen: set[tuple] = set()
+        self.notes: dict[str, None] = {}  # ordered and without repetitions
+
+    def rows(self, x: Tensor, options: dict, window: tuple[float, float]) -> slice | list[int] | None:
+        """The rows of this call that hold positive prompts not yet recorded at this noise level; None to pass it by."""
+        conds, sigma = options.get("cond_or_uncond"), sigma_of(options)
+        if conds is None or sigma is None or not window[1] <= sigma <= window[0] or not self.recorder.wants(sigma):
+            return None
+        names = options.get("uuids") or conds
+        positives = self.positive()
+        positive = [i for i, name in enumerate(names) if name in positives and (sigma, name) not in self.seen]
+        if not positive:  # a second look is one by guidance (skip-layer, perturbed) or by a second-order sampler
+            return None
+        if x.shape[-2:] != self.shape[-2:]:
+            self.notes["Prompts that apply to an area only are not recorded; use masked prompts to have them recorded."] = None
+            return None
+        self.seen.update((sigma, names[i]) for i in positive)
+        batch = x.shape[0] // len(conds)
+        if positive == list(range(positive[0], positive[-1] + 1)):
+            return slice(positive[0] * batch, (positive[-1] + 1) * batch)
+        return [i * batch + j for i in positive for j in range(batch)]
+
+    def positive(self) -> set:
+        """What marks positive prompts: the guider's own names for them, else their number."""
+        prompts = getattr(self.guider, "conds", {}).get("positive") or []
+        return {prompt["uuid"] for prompt in prompts if "uuid" in prompt} or {0}
+
+    def add(self, options: dict, stream: ConceptStream | None) -> None:
+        """Keep the scores of one call, averaged over its positive prompts."""
+        if stream is None or any(len(scores) != self.depth for scores in stream.scores.values()):
+            self.notes["Steps in which a cache or another node skips the model, or a block's attention, are not recorded."] = None
+            return
+        scores = {space: torch.stack(s).unflatten(1, (-1, self.shape[0])).mean(dim=1) for space, s in stream.scores.items()}
+        self.recorder.add(sigma_of(options), scores)
+
+    def close(self, fingerprint: Fingerprint) -> Run:
+        """What was recorded, once the run has ended well."""
+        recordings = self.recorder.finish()
+        notes = [*self.notes, *self.recorder.notes]
+        if not recordings and not notes:
+            notes = ["No step of this sampler lay between start_percent and end_percent, or a step cache skipped all of them. "
+                     "Widen the window or remove the cache."]
+        return Run(fingerprint, recordings, tuple(notes))
+
+
+def sigma_of(options: dict) -> float | None:
+    """The noise level of a call, 1 to 0."""
+    sigmas = options.get("sigmas")
+    return None if sigmas is None else float(sigmas.flatten()[0])

@@ -1,0 +1,94 @@
+"""A look at attention from within compiled code.
+
+torch.compile fuses what it can see, and a picture from differently fused code differs in its last bits. So
+that compiled code stays as it is, it sees of this pack only three opaque operations, which call the Capture
+they belong to. Outside compiled code the Capture is called directly.
+Source: torch.library.custom_op; comfy_api/torch_helpers/torch_compile.py.
+"""
+
+import itertools
+import re
+import weakref
+from typing import Optional
+
+import comfy.ldm.modules.attention
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+COMPILE_KEY = "torch.compile"  # of the wrapper that swaps in the compiled model
+_KEYWORDS = "torch_compile_kwargs"  # how it was compiled, in model_options
+_SPACE = "concept_saliency_" + re.sub(r"\W", "_", __name__)  # two copies of the pack do not share operations
+_captures: "weakref.WeakValueDictionary" = weakref.WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
+def register(capture) -> tuple[str, Tensor]:
+    """A name by which operations find the Capture, and a ledger: operations that write to it are neither dropped nor reordered."""
+    name = f"{_SPACE}_{next(_numbers)}"
+    _captures[name] = capture
+    return name, torch.zeros(1)
+
+
+def mark(name: str, options: dict) -> dict:
+    """A keyword for a compiled transformer, by which it tells code with a watch from code without one; else none.
+
+    ComfyUI lets compiled code ignore changes of transformer_options.
+    """
+    return {name: True} if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}) else {}
+
+
+def check(model_options: dict) -> None:
+    """Raise ValueError for a compiled model that would run code without a watch where one belongs, or the other way round.
+
+    That is so where transformer_options are ignored and the attention breaks the code into pieces, which `mark` cannot reach.
+    """
+    settings = (model_options.get(_KEYWORDS) or {}).get("options") or {}
+    options = model_options.get("transformer_options", {})
+    if "guard_filter_fn" not in settings or COMPILE_KEY not in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+        return
+    kind = getattr(comfy.ldm.modules.attention.optimized_attention, "__name__", "unknown")
+    if options.get("optimized_attention_override") is not None:
+        kind = "replaced by another node"
+    if kind != "attention_pytorch":
+        raise ValueError(f"Concept Attention cannot look into a model compiled by TorchCompileModel when its attention cannot be compiled "
+                         f"(it is {kind}). Start ComfyUI with --use-pytorch-cross-attention, or take TorchCompileModel out.")
+
+
+@torch.library.custom_op(f"{_SPACE}::begin", mutates_args=("ledger",))
+def _begin(ledger: Tensor, context: Tensor, timestep: Tensor, guidance: Optional[Tensor], name: str) -> None:
+    if name in _captures:
+        _captures[name].begin(context, timestep, guidance)
+
+
+@torch.library.custom_op(f"{_SPACE}::enter", mutates_args=("ledger",))
+def _enter(ledger: Tensor, pe: Tensor, index: int, first: int, end: int, name: str) -> None:
+    if name in _captures:
+        _captures[name].enter(index, pe, first, end)
+
+
+@torch.library.custom_op(f"{_SPACE}::look", mutates_args=("ledger",))
+def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, name: str) -> None:
+    if name in _captures:
+        _captures[name].look(k, v, out)
+
+
+def begin(capture, context: Tensor, timestep: Tensor, guidance: Optional[Tensor]) -> None:
+    if torch.compiler.is_compiling():
+        _begin(capture.ledger, context, timestep, guidance, capture.name)
+    else:
+        capture.begin(context, timestep, guidance)
+
+
+def enter(capture, index: int, pe: Tensor, first: int, end: int) -> None:
+    if torch.compiler.is_compiling():
+        _enter(capture.ledger, pe, index, first, end, capture.name)
+    else:
+        capture.enter(index, pe, first, end)
+
+
+def look(capture, k: Tensor, v: Tensor, out: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        _look(capture.ledger, k, v, out, capture.name)
+    else:
+        capture.look(k, v, out)
