@@ -43,9 +43,9 @@ def check(model_options: dict) -> None:
 
     That is so where transformer_options are ignored and the attention breaks the code into pieces, which `mark` cannot reach.
     """
-    settings = (model_options.get(_KEYWORDS) or {}).get("options") or {}
     options = model_options.get("transformer_options", {})
-    if "guard_filter_fn" not in settings or COMPILE_KEY not in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
+    ignores = (model_options.get(_KEYWORDS) or {}).get("options") is not None  # torch takes the filter itself out of them
+    if not ignores or COMPILE_KEY not in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
         return
     kind = getattr(comfy.ldm.modules.attention.optimized_attention, "__name__", "unknown")
     if options.get("optimized_attention_override") is not None:
