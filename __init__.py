@@ -1,4 +1,7 @@
-"""ComfyUI's entry. Nothing of ComfyUI is imported before it asks for the nodes, so that the package can be used without it."""
+"""ComfyUI's entry, and what Python callers import. Nothing of ComfyUI or diffusers is imported before it is asked for, so that
+the package can be used without either."""
+
+_LAZY = {"capture": "capture", "saliency_of_image": "image"}  # name -> module in headless
 
 
 async def comfy_entrypoint():
@@ -6,3 +9,12 @@ async def comfy_entrypoint():
     from .nodes import ConceptSaliencyExtension
 
     return ConceptSaliencyExtension()
+
+
+def __getattr__(name: str):
+    """concept_saliency.capture and concept_saliency.saliency_of_image, for pipelines of diffusers."""
+    if name not in _LAZY:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f".headless.{_LAZY[name]}", __name__), name)

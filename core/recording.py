@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .families import Defaults
+
+if TYPE_CHECKING:
+    from .saliency import Saliency
 
 SPACES = ("output", "cross-attention")
 MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
@@ -55,6 +59,12 @@ class Recording:
             raise ValueError(f"{len(self.progress)} values of progress for {len(self.sigmas)} sigmas")
         if self.space not in SPACES:
             raise ValueError(f"space is '{self.space}', expected one of {', '.join(SPACES)}")
+
+    def saliency(self, layers: str = "auto", start: float = 0.0, end: float = 1.0, temperature: float = 0.0) -> Saliency:
+        """Saliency maps of this recording: see core.saliency.saliency."""
+        from .saliency import saliency
+
+        return saliency(self, layers, start, end, temperature)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; everything but the scores stands in its metadata as JSON."""

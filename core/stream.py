@@ -56,10 +56,15 @@ def cross_attention_scores(concept_queries: Tensor, image_keys: Tensor) -> Tenso
     return torch.bmm(q, k.transpose(1, 2)).float()
 
 
+def rotate(x: Tensor, pe: Tensor) -> Tensor:
+    """RoPE: x B x heads x N x d, pe B x 1 x N x d/2 x 2 x 2 (rotations, as in flux/math.py)."""
+    pairs = x.to(pe.dtype).unflatten(-1, (-1, 1, 2))
+    return (pe[..., 0] * pairs[..., 0] + pe[..., 1] * pairs[..., 1]).flatten(-2).to(x.dtype)
+
+
 def unrotate(keys: Tensor, pe: Tensor) -> Tensor:
-    """Undo RoPE: keys B x heads x N x d, pe B x 1 x N x d/2 x 2 x 2 (rotations, as in flux/math.py)."""
-    pairs = keys.to(pe.dtype).unflatten(-1, (-1, 2, 1))  # the inverse of a rotation is its transpose
-    return (pe[..., 0, :] * pairs[..., 0, :] + pe[..., 1, :] * pairs[..., 1, :]).flatten(-2).to(keys.dtype)
+    """Undo `rotate`: the inverse of a rotation is its transpose."""
+    return rotate(keys, pe.transpose(-1, -2))
 
 
 class ConceptStream:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
 from ..core.families.flux1 import timestep_embedding
+from ..core.stream import rotate
 
 # block, image keys and values (B, heads, N, d; after RoPE), image attention output (B, N, D), image RoPE
 Watch = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], None]
@@ -46,12 +47,6 @@ def rope(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
         angles.append(ids[..., axis, None].double() * omega)
     a = torch.cat(angles, dim=-1)
     return torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()], dim=-1).unflatten(-1, (2, 2)).float().unsqueeze(1)
-
-
-def rotate(x: Tensor, pe: Tensor) -> Tensor:
-    """Apply the rotations `pe` to queries or keys B x heads x T x d."""
-    pairs = x.float().unflatten(-1, (-1, 1, 2))
-    return (pe[..., 0] * pairs[..., 0] + pe[..., 1] * pairs[..., 1]).flatten(-2).type_as(x)
 
 
 def image_ids(height: int, width: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""ConceptAttention for pipelines of diffusers, without ComfyUI."""

@@ -1,0 +1,155 @@
+"""Looking on while a diffusers pipeline samples: everything that is put on a transformer, and taken off again.
+
+Only forward hooks are used. They see what the attention of each double-stream block is given and what it makes,
+whatever processor, backend, quantisation or LoRA is at work between them, and change nothing.
+Source: diffusers/models/transformers/transformer_flux.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from contextlib import contextmanager
+from typing import Iterator, Sequence
+
+from diffusers import DiffusionPipeline, FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxAttention
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..core.concepts import DEFAULT_CONTRAST
+from ..core.families import flux1_diffusers as family
+from ..core.recording import Recorder
+from .asking import Asked, Encode, ask
+from .look import Look
+from .runs import Recordings, Run
+
+PATCH = 16  # pixels that a token covers
+_FORWARD = inspect.signature(FluxTransformer2DModel.forward)
+
+
+@contextmanager
+def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | Sequence[str], *, encode: DiffusionPipeline | Encode | None = None,
+            contrast: str | Sequence[str] = DEFAULT_CONTRAST, token: str = "mean", cross_attention: bool = False,
+            start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
+    """Record where Flux sees concepts in every picture it makes within the `with` block; the pictures stay the same.
+
+    model: a Flux.1 pipeline of any kind, or its transformer; then `encode` is needed. concepts: as typed in the
+    node, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
+    a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
+    "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
+    start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory.
+
+    Raises ValueError for a model that cannot be looked into, and for concepts that cannot be used.
+    """
+    source = encode if isinstance(encode, DiffusionPipeline) else model
+    transformer = transformer_of(model)
+    if encode is None and not isinstance(model, DiffusionPipeline):
+        raise ValueError("A transformer alone cannot encode concepts. Give the pipeline in its place, or encode=pipe.")
+    if not 0 <= start <= end <= 1:
+        raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
+    asked = ask(model if encode is None else encode, concepts, contrast, token, cross_attention)
+    watch = Capture(transformer, asked, scheduler=getattr(source, "scheduler", None), window=(start, end))
+    try:
+        watch.attach()
+        yield watch.recordings
+    finally:
+        watch.detach()
+
+
+def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DModel:
+    """The transformer of a pipeline. Raises ValueError, naming what was found, for one that cannot be looked into."""
+    transformer = getattr(model, "transformer", model)
+    if isinstance(transformer, nn.Module) and any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
+                                                  for part in transformer.modules()):
+        raise ValueError(f"This {type(transformer).__name__} is compiled by torch.compile, which leaves nothing to look at. "
+                         "Capture from a transformer that is not compiled.")
+    found = f"This is a {type(transformer).__name__}"
+    if not isinstance(transformer, FluxTransformer2DModel) or not all(
+            isinstance(getattr(block, "attn", None), FluxAttention) for block in transformer.transformer_blocks):
+        raise ValueError(f"{found}, which cannot be looked into. Give a Flux.1 pipeline of diffusers, or its FluxTransformer2DModel.")
+    spread = len(set((getattr(transformer, "hf_device_map", None) or {}).values())) > 1
+    if spread or getattr(transformer, "_parallel_config", None) is not None:
+        raise ValueError(f"{found} on several devices, which cannot be looked into. Load it on one; offloading is fine.")
+    return transformer
+
+
+class Enough(Exception):
+    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
+
+
+class Capture:
+    """The watch on one transformer. image_size: (H, W) pixels of an existing picture; then a call stops when all has been seen."""
+
+    def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None, window: tuple[float, float] = (0.0, 1.0),
+                 image_size: tuple[int, int] | None = None):
+        self.transformer, self.asked, self.scheduler, self.window, self.image_size = transformer, asked, scheduler, window, image_size
+        self.recordings = Recordings()
+        self.handles: list[RemovableHandle] = []
+        self.look: Look | None = None  # at the call that goes on
+        self.warned: set[tuple[Run, str]] = set()
+
+    def attach(self) -> None:
+        self.handles += [self.transformer.register_forward_pre_hook(self.before, with_kwargs=True),
+                         self.transformer.register_forward_hook(self.after, always_call=True)]
+
+    def detach(self) -> None:
+        """Take everything off."""
+        self._end_look()
+        while self.handles:
+            self.handles.pop().remove()
+
+    def before(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
+        """The transformer is called: find the run it belongs to, and look on if this call is to be recorded.
+
+        What looks into the blocks is put on for each call, so that LoRAs may be changed and projections fused between two.
+        """
+        self._end_look()
+        given = _FORWARD.bind(transformer, *args, **kwargs).arguments
+        tokens, grid = given["hidden_states"], family.grid(given["img_ids"])
+        if grid is None:
+            warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
+            return
+        timesteps, guidance = (None if value is None else value.flatten().expand(len(tokens))
+                               for value in (given["timestep"], given.get("guidance")))
+        run, level = self._run(tokens, grid, float(timesteps[0]))
+        if run.wants(level, tokens):
+            self.look = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], functools.partial(self.keep, run, level))
+
+    def after(self, transformer: nn.Module, args: tuple, output) -> None:
+        """The transformer has ended, well or with an exception; then there is no output."""
+        look = self.look
+        self._end_look()
+        if look is not None and output is not None and not look.complete:
+            self._warn(self.recordings.runs[-1], "Steps in which a cache skips blocks of the model, or an attention processor does "
+                                                 "without the attention's own layers, are not recorded.")
+
+    def keep(self, run: Run, level: float, scores: dict[str, Tensor]) -> None:
+        """All blocks of a call have been seen."""
+        run.recorder.add(level, scores)
+        for note in run.recorder.notes:
+            self._warn(run, note)
+        if self.image_size is not None:
+            raise Enough
+
+    def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:
+        """The run that a call belongs to, a new one if need be, and its noise level there."""
+        size, runs = (len(tokens), *grid), self.recordings.runs
+        if not runs or not runs[-1].includes(self.scheduler, level, size, tokens):
+            recorder = functools.partial(
+                Recorder, self.asked.concepts, self.asked.contrast, family.NAME, family.DEFAULTS, patch=PATCH,
+                depth=len(self.transformer.transformer_blocks), image_size=self.image_size or tuple(side * PATCH for side in grid))
+            runs.append(Run(self.scheduler, level, size, tokens, recorder, self.window))
+        return runs[-1], runs[-1].exact(level)
+
+    def _end_look(self) -> None:
+        if self.look is not None:
+            self.look.detach()
+        self.look = None
+
+    def _warn(self, run: Run, message: str) -> None:
+        """Say it once a run."""
+        if (run, message) not in self.warned:
+            self.warned.add((run, message))
+            warnings.warn(message, stacklevel=2)

@@ -1,0 +1,125 @@
+"""Where Flux sees concepts in a picture that already exists."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.flux.pipeline_flux_img2img import retrieve_latents
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad, pixel_unshuffle
+
+from ..core.concepts import DEFAULT_CONTRAST
+from ..core.recording import SPACES, Recording, joined
+from ..core.saliency import Saliency
+from .asking import Asked, ask
+from .capture import PATCH, Capture, Enough, transformer_of
+
+_FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
+
+
+def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *, layers: str = "auto",
+                      temperature: float = 0.0, **how) -> Saliency:
+    """Saliency maps of existing pictures. Further arguments as for record_image; layers, temperature: see core.saliency.saliency."""
+    return record_image(pipe, image, concepts, **how)["output"].saliency(layers, temperature=temperature)
+
+
+@torch.no_grad()
+def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
+                 contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5, samples: int = 1,
+                 seed: int = 0, token: str = "mean", cross_attention: bool = False, guidance_scale: float = 3.5) -> dict[str, Recording]:
+    """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
+
+    The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, or
+    B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain picture, to 1, nothing but
+    noise. samples: passes with noise from seed, seed + 1 and so on. guidance_scale: for models that were distilled.
+    Raises ValueError for a model, pictures or concepts that cannot be used.
+    """
+    transformer = transformer_of(pipe)
+    if not 0 <= noise_level <= 1 or samples < 1:
+        raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, expected a level of 0 to 1 and at least one sample")
+    pictures = as_tensor(image)
+    asked = ask(pipe, concepts, contrast, token, cross_attention)
+    embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(pictures))
+    latents = encode(pipe, padded(pictures))
+    seen = surroundings(pipe, latents)
+    found = []
+    try:
+        for number in range(seed, seed + samples):
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
+            tokens = torch.cat((pack((1 - noise_level) * latents + noise_level * noise), *seen), dim=-1)
+            given = dict(hidden_states=tokens.to(embeds.dtype), encoder_hidden_states=embeds, pooled_projections=pooled, txt_ids=text_ids,
+                         img_ids=positions(latents).to(text_ids), timestep=torch.full((len(latents),), noise_level).to(embeds))
+            if transformer.config.guidance_embeds:
+                given["guidance"] = torch.full((len(latents),), guidance_scale, device=embeds.device)
+            with transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
+                found.append(one_pass(transformer, asked, tuple(pictures.shape[-2:]), given))
+    finally:
+        pipe.maybe_free_model_hooks()
+    return {space: joined([recordings[space] for recordings in found]) for space in found[0]}
+
+
+def one_pass(transformer, asked: Asked, image_size: tuple[int, int], given: dict[str, Tensor]) -> dict[str, Recording]:
+    """One call of the transformer with the arguments `given`, up to its last double-stream block."""
+    watch = Capture(transformer, asked, image_size=image_size)
+    try:
+        watch.attach()
+        transformer(**given)
+    except Enough:
+        pass
+    finally:
+        watch.detach()
+    return {space: watch.recordings.in_space(space).latest for space in (SPACES if asked.cross_attention else SPACES[:1])}
+
+
+def as_tensor(image: Image.Image | Tensor) -> Tensor:
+    """B x 3 x H x W float32 in 0..1; transparency is dropped. Raises ValueError for anything but pictures."""
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        given = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        raise ValueError(f"image is {given}, expected a PIL picture or a tensor of pictures x 3 x height x width in 0..1")
+    return image.float()
+
+
+def padded(pictures: Tensor) -> Tensor:
+    """Pictures B x 3 x H x W, continued to the right and below until both sides are multiples of a token's pixels."""
+    height, width = pictures.shape[-2:]
+    return pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
+
+
+def encode(pipe: DiffusionPipeline, pictures: Tensor) -> Tensor:
+    """Model latents B x 16 x H/8 x W/8 of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
+    vae = pipe.vae
+    latents = retrieve_latents(vae.encode((2 * pictures - 1).to(pipe._execution_device, vae.dtype)), sample_mode="argmax")
+    return (latents.float() - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+
+def surroundings(pipe: DiffusionPipeline, latents: Tensor) -> list[Tensor]:
+    """What a token holds besides the latents: nothing, or for Fill an empty picture and a mask of all of it. B x N x channels.
+
+    Raises ValueError for models made to see something else.
+    """
+    batch, channels, height, width = latents.shape
+    more = pipe.transformer.config.in_channels - 4 * channels
+    if more == 0:
+        return []
+    if more != _FILL:
+        raise ValueError(f"This transformer takes {pipe.transformer.config.in_channels} channels a token, expected {4 * channels} (dev, schnell, "
+                         f"Kontext) or {4 * channels + _FILL} (Fill). Models with a control picture cannot look at existing pictures.")
+    empty = encode(pipe, latents.new_full((batch, 3, 8 * height, 8 * width), 0.5))
+    return [pack(empty), latents.new_ones(batch, height * width // 4, 256)]
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Latents B x C x h x w -> tokens B x (h/2 * w/2) x 4C."""
+    return pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def positions(latents: Tensor) -> Tensor:
+    """Positions of the tokens of latents B x C x h x w: (h/2 * w/2) x 3, row by row."""
+    height, width = latents.shape[-2:]
+    return torch.cartesian_prod(torch.zeros(1), torch.arange(height // 2), torch.arange(width // 2))

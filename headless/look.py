@@ -1,0 +1,75 @@
+"""What is seen in one call of the transformer: every double-stream block's image keys, values and attention output."""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..core.families import flux1_diffusers as family
+from ..core.stream import ConceptStream, rotate
+from .asking import Asked
+
+
+class Look:
+    """Forward hooks on the attention of all blocks of a FluxTransformer2DModel, for one call of it.
+
+    timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the picture's own; they stand
+    first. done: called within the last block's attention, when all blocks have been seen, with their scores by
+    space: L x B x C x N.
+    """
+
+    def __init__(self, transformer: nn.Module, asked: Asked, timesteps: Tensor, guidance: Tensor | None, own: int,
+                 done: Callable[[dict[str, Tensor]], None]):
+        self.transformer, self.asked, self.timesteps, self.guidance, self.own, self.done = transformer, asked, timesteps, guidance, own, done
+        self.stream: ConceptStream | None = None
+        self.complete = False
+        self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
+        self.values: Tensor | None = None
+        self.handles: list[RemovableHandle] = []
+        for block in transformer.transformer_blocks:
+            attn = block.attn
+            self.handles += [attn.register_forward_pre_hook(self.enter, with_kwargs=True),
+                             attn.norm_k.register_forward_hook(self.see_keys),
+                             (attn.to_qkv if attn.fused_projections else attn.to_v).register_forward_hook(self.see_values),
+                             attn.to_out[0].register_forward_pre_hook(functools.partial(self.leave, block))]
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    @torch.no_grad()
+    def enter(self, attn: nn.Module, args: tuple, kwargs: dict) -> None:
+        """A block's attention begins. The concepts begin with the first, for only then are offloaded weights in their place."""
+        self.keys = self.values = None
+        if self.stream is None:
+            like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
+            guidance = None if self.guidance is None else self.guidance.to(like.device)
+            self.stream = ConceptStream(family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device), guidance,
+                                        self.asked.cross_attention)
+            self.pe = family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
+
+    def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:
+        """Keys, normalised, before RoPE: B x N x heads x d."""
+        self.keys = keys
+
+    def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
+        """Values B x N x D, or queries, keys and values B x N x 3D."""
+        self.values = values
+
+    @torch.no_grad()
+    def leave(self, block: nn.Module, projection: nn.Module, args: tuple) -> None:
+        """The attention has been computed: its output B x N x D, before the projection of the image's part."""
+        out, heads = args[0], block.attn.heads
+        if self.keys is None or self.values is None or self.keys.shape[:3] != (*out.shape[:2], heads):
+            return
+        keys = rotate(self.keys[:, :self.own].transpose(1, 2), self.pe)
+        values = self.values[:, :self.own, -out.shape[-1]:].unflatten(-1, (heads, -1)).transpose(1, 2)
+        self.stream.watch(block, keys, values, out[:, :self.own], self.pe)
+        if len(self.stream.scores["output"]) == len(self.transformer.transformer_blocks):
+            self.complete = True
+            self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
