@@ -122,4 +122,4 @@ def pack(latents: Tensor) -> Tensor:
 def positions(latents: Tensor) -> Tensor:
     """Positions of the tokens of latents B x C x h x w: (h/2 * w/2) x 3, row by row."""
     height, width = latents.shape[-2:]
-    return torch.cartesian_prod(torch.zeros(1), torch.arange(height // 2), torch.arange(width // 2))
+    return torch.cartesian_prod(torch.zeros(1), torch.arange(height / 2), torch.arange(width / 2))

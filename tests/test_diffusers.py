@@ -1,0 +1,187 @@
+"""Capture on diffusers: the authors' numbers, pictures that stay the same, and nothing left behind."""
+
+import warnings
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+
+import concept_saliency  # noqa: E402
+from concept_saliency.core.families import flux1  # noqa: E402
+from concept_saliency.core.recording import Recording  # noqa: E402
+from concept_saliency.core.stream import ConceptStream  # noqa: E402
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers  # noqa: E402
+
+capture = concept_saliency.capture
+CONCEPTS = "cat, red dog|moon"
+
+
+def converted(weights: dict, width: int) -> dict:
+    """Weights in Black Forest Labs' naming -> diffusers', by diffusers' own converter.
+
+    It takes every model to be 3072 wide where it splits a single block's first layer, and only there. So those
+    layers are filled up to that size beforehand, and cut back afterwards.
+    """
+    parts, full = (width, width, width, 4 * width), (3072, 3072, 3072, 4 * 3072)
+    for name in [name for name in weights if ".linear1." in name]:
+        pieces = zip(weights[name].split(parts), full)
+        weights[name] = torch.cat([torch.cat((piece, piece.new_zeros(rows - len(piece), *piece.shape[1:]))) for piece, rows in pieces])
+    result = convert_flux_transformer_checkpoint_to_diffusers(weights)
+    rows = {"attn.to_q": width, "attn.to_k": width, "attn.to_v": width, "proj_mlp": 4 * width}
+    for name in result:
+        layer = name.removeprefix("single_transformer_blocks.").partition(".")[2].rpartition(".")[0]
+        if name.startswith("single_") and layer in rows:
+            result[name] = result[name][:rows[layer]]
+    return result
+
+
+@pytest.mark.parametrize("name", ["flux1_dev_like", "flux1_schnell_like"])
+@torch.no_grad()
+def test_the_authors_numbers(golden, name, monkeypatch):
+    data = golden(name)
+    config, (rows, columns) = data.about["config"], data.about["grid"]
+    model = diffusers.FluxTransformer2DModel(
+        num_layers=config["depth"], num_single_layers=config["depth_single_blocks"], attention_head_dim=128, num_attention_heads=2,
+        joint_attention_dim=config["context_in_dim"], pooled_projection_dim=config["vec_in_dim"], guidance_embeds=config["guidance_embed"])
+    model.load_state_dict(converted(data.weights(), config["hidden_size"]))
+    vectors = dict(zip("abcdefg", data["concepts"][0]))
+    names, outputs, watch = list(vectors)[:len(vectors)], [], ConceptStream.watch
+    monkeypatch.setattr(ConceptStream, "watch", lambda *seen: outputs.append(watch(*seen)))
+    ids = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
+    given = dict(encoder_hidden_states=data["txt"], pooled_projections=data["pooled"], txt_ids=torch.zeros(data["txt"].shape[1], 3),
+                 img_ids=ids, guidance=torch.tensor([data.about["guidance"]]) if config["guidance_embed"] else None)
+    with capture(model, names, encode=lambda phrase: vectors[phrase][None], contrast="") as recordings:
+        for step, level in enumerate(data.about["timesteps"]):
+            call = dict(given, hidden_states=data[f"step{step}.img"], timestep=torch.tensor([level]))
+            predicted = model(**call).sample
+            data.assert_close(predicted, f"step{step}.pred")
+            data.assert_close(torch.stack(outputs[-config["depth"]:]), f"step{step}.concept_out")
+            data.assert_close(recordings.latest.scores[step].flatten(-2), f"step{step}.scores")
+    assert torch.equal(predicted, model(**call).sample), "watching must not change the prediction by one bit"
+    recording = recordings.latest
+    assert (recording.family, recording.defaults, recording.image_size) == (flux1.NAME, flux1.DEFAULTS, (rows * 16, columns * 16))
+    assert recording.sigmas == pytest.approx(data.about["timesteps"])
+    data.assert_close(recording.saliency(layers="-2:").maps, "heatmaps_last2_all_steps")
+
+
+@pytest.fixture
+def pipe(tiny_components):
+    return ready(diffusers.FluxPipeline(**tiny_components()))
+
+
+def ready(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, seed=0, **how):
+    how = {"prompt": "a cat and a dog", "height": 64, "width": 96, "num_inference_steps": 3, "max_sequence_length": 8, **how}
+    return pipe(**how, generator=torch.Generator().manual_seed(seed), output_type="pt").images
+
+
+def hooks(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def check_same(pipe, layers=3, concepts=8, **how) -> Recording:
+    """The picture is the same with capture and without; returns what was recorded."""
+    plain, before = draw(pipe, **how), hooks(pipe.transformer)
+    with capture(pipe, CONCEPTS) as recordings:
+        watched = draw(pipe, **how)
+    assert torch.equal(plain, watched) and hooks(pipe.transformer) == before
+    assert len(recordings) == 1
+    recording, (height, width) = recordings.latest, plain.shape[-2:]
+    assert recording.scores.shape[1:] == (layers, len(plain), concepts, height // 16, width // 16)
+    assert recording.image_size == (height, width) and recording.progress[0] == 0
+    return recording
+
+
+@pytest.mark.parametrize("how", [{}, {"num_images_per_prompt": 2}, {"prompt": ["a cat", "a dog"]}, {"height": 128, "width": 32},
+                                 {"num_inference_steps": 1}, {"sigmas": [0.9, 0.4, 0.1]}])
+def test_pictures_stay_the_same(pipe, how):
+    recording = check_same(pipe, **how)
+    assert recording.concepts == ("cat", "red dog") and len(recording.contrast) == 6
+    assert len(recording.sigmas) == how.get("num_inference_steps", 3)
+    steps = len(recording.sigmas)
+    assert recording.progress == pytest.approx([i / steps for i in range(steps)])
+    assert recording.sigmas == pytest.approx((pipe.scheduler.timesteps / 1000).tolist())
+
+
+def test_half_precision(pipe):
+    for part in (pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
+        part.to(torch.bfloat16)
+    try:
+        recording = check_same(pipe, num_inference_steps=40)
+    finally:
+        for part in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
+            part.to(torch.float32)
+    assert recording.progress == pytest.approx([i / 40 for i in range(40)]), "rounded timesteps are known again"
+
+
+def test_the_negative_prompt_is_not_recorded(pipe):
+    with capture(pipe, CONCEPTS) as alone:
+        draw(pipe, num_inference_steps=1)
+    how = dict(true_cfg_scale=3.0, negative_prompt="moon")
+    with capture(pipe, CONCEPTS) as guided:
+        draw(pipe, num_inference_steps=1, **how)
+    assert torch.equal(alone.latest.scores, guided.latest.scores) and len(guided) == 1
+    assert len(check_same(pipe, **how).sigmas) == 3
+
+
+def test_one_recording_for_every_run(pipe):
+    with capture(pipe, CONCEPTS, cross_attention=True) as recordings:
+        with pytest.raises(ValueError, match="Nothing has been recorded yet"):
+            recordings.latest
+        for seed in (0, 0, 1):
+            draw(pipe, seed, num_inference_steps=1)
+        draw(pipe, width=64)
+        draw(pipe, width=64)
+        assert len(recordings) == 5
+    assert [len(r.sigmas) for r in recordings] == [1, 1, 1, 3, 3]
+    assert torch.equal(recordings[0].scores, recordings[1].scores) and not torch.equal(recordings[0].scores, recordings[2].scores)
+    crossed = recordings.in_space("cross-attention").latest
+    assert crossed.space == "cross-attention" and crossed.scores.shape == recordings.latest.scores.shape
+    with pytest.raises(ValueError, match="expected one of output"):
+        recordings.in_space("input")
+
+
+def test_a_window_and_tokens(pipe):
+    with capture(pipe.transformer, ["cat", "red dog"], encode=pipe, contrast="", token="first", start=0.3, end=0.7) as recordings:
+        draw(pipe, num_inference_steps=4)
+    assert recordings.latest.progress == pytest.approx((0.5,)) and recordings.latest.concepts == ("cat", "red dog")
+    with capture(pipe, CONCEPTS) as recordings:
+        draw(pipe)
+    with pytest.raises(ValueError, match="'cross-attention' was not recorded"):
+        recordings.in_space("cross-attention").latest
+    with capture(pipe, CONCEPTS, start=0.9) as recordings:
+        draw(pipe)
+    with pytest.raises(ValueError, match="no step lay between start and end"):
+        recordings.latest
+
+
+def test_a_transformer_without_a_scheduler(pipe):
+    """A loop of one's own: noise that rises, or another picture at the same noise, begins a new recording."""
+    with torch.no_grad():
+        embeds, pooled, text_ids = pipe.encode_prompt("a cat", max_sequence_length=8)
+        ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.), torch.arange(6.))
+        first, second = torch.randn(2, 1, 24, 64, generator=torch.Generator().manual_seed(0))
+        with capture(pipe.transformer, "cat", encode=lambda phrase: torch.ones(1, 32)) as recordings:
+            for tokens, level in ((first, 0.8), (first, 0.4), (first, 0.4), (first, 0.8), (second, 0.8)):
+                pipe.transformer(tokens, embeds, pooled, torch.tensor([level]), ids, text_ids, torch.tensor([3.5]))
+    assert [len(r.sigmas) for r in recordings] == [2, 1, 1]
+    assert recordings[0].progress == pytest.approx((0.0, 0.5)) and recordings[0].sigmas == pytest.approx((0.8, 0.4))
+
+
+def test_memory_is_bounded(pipe, monkeypatch):
+    from concept_saliency.core import recording
+    from concept_saliency.headless import capture as module
+
+    class Small(recording.Recorder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs, max_bytes=3000 * 4)
+
+    monkeypatch.setattr(module, "Recorder", Small)
+    with pytest.warns(UserWarning, match="one step in 2 is recorded"), capture(pipe, "cat") as recordings:
+        draw(pipe, num_inference_steps=8)
+    assert len(recordings.latest.sigmas) == 4
