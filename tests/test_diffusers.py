@@ -1,20 +1,24 @@
 """Capture on diffusers: the authors' numbers, pictures that stay the same, and nothing left behind."""
 
-import warnings
-
 import pytest
 import torch
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
-import concept_saliency  # noqa: E402
 from concept_saliency.core.families import flux1  # noqa: E402
-from concept_saliency.core.recording import Recording  # noqa: E402
+from concept_saliency.core.recording import Recorder  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
+from concept_saliency.headless import capture as module  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers  # noqa: E402
+from tiny_diffusers import CONCEPTS, capture, check_same, draw, one_thread, tiny  # noqa: E402
 
-capture = concept_saliency.capture
-CONCEPTS = "cat, red dog|moon"
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
+
+
+@pytest.fixture
+def pipe():
+    return tiny()
 
 
 def converted(weights: dict, width: int) -> dict:
@@ -46,12 +50,12 @@ def test_the_authors_numbers(golden, name, monkeypatch):
         joint_attention_dim=config["context_in_dim"], pooled_projection_dim=config["vec_in_dim"], guidance_embeds=config["guidance_embed"])
     model.load_state_dict(converted(data.weights(), config["hidden_size"]))
     vectors = dict(zip("abcdefg", data["concepts"][0]))
-    names, outputs, watch = list(vectors)[:len(vectors)], [], ConceptStream.watch
+    outputs, watch = [], ConceptStream.watch
     monkeypatch.setattr(ConceptStream, "watch", lambda *seen: outputs.append(watch(*seen)))
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
     given = dict(encoder_hidden_states=data["txt"], pooled_projections=data["pooled"], txt_ids=torch.zeros(data["txt"].shape[1], 3),
                  img_ids=ids, guidance=torch.tensor([data.about["guidance"]]) if config["guidance_embed"] else None)
-    with capture(model, names, encode=lambda phrase: vectors[phrase][None], contrast="") as recordings:
+    with capture(model, list(vectors), encode=lambda phrase: vectors[phrase][None], contrast="") as recordings:
         for step, level in enumerate(data.about["timesteps"]):
             call = dict(given, hidden_states=data[f"step{step}.img"], timestep=torch.tensor([level]))
             predicted = model(**call).sample
@@ -63,38 +67,6 @@ def test_the_authors_numbers(golden, name, monkeypatch):
     assert (recording.family, recording.defaults, recording.image_size) == (flux1.NAME, flux1.DEFAULTS, (rows * 16, columns * 16))
     assert recording.sigmas == pytest.approx(data.about["timesteps"])
     data.assert_close(recording.saliency(layers="-2:").maps, "heatmaps_last2_all_steps")
-
-
-@pytest.fixture
-def pipe(tiny_components):
-    return ready(diffusers.FluxPipeline(**tiny_components()))
-
-
-def ready(pipe):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def draw(pipe, seed=0, **how):
-    how = {"prompt": "a cat and a dog", "height": 64, "width": 96, "num_inference_steps": 3, "max_sequence_length": 8, **how}
-    return pipe(**how, generator=torch.Generator().manual_seed(seed), output_type="pt").images
-
-
-def hooks(model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def check_same(pipe, layers=3, concepts=8, **how) -> Recording:
-    """The picture is the same with capture and without; returns what was recorded."""
-    plain, before = draw(pipe, **how), hooks(pipe.transformer)
-    with capture(pipe, CONCEPTS) as recordings:
-        watched = draw(pipe, **how)
-    assert torch.equal(plain, watched) and hooks(pipe.transformer) == before
-    assert len(recordings) == 1
-    recording, (height, width) = recordings.latest, plain.shape[-2:]
-    assert recording.scores.shape[1:] == (layers, len(plain), concepts, height // 16, width // 16)
-    assert recording.image_size == (height, width) and recording.progress[0] == 0
-    return recording
 
 
 @pytest.mark.parametrize("how", [{}, {"num_images_per_prompt": 2}, {"prompt": ["a cat", "a dog"]}, {"height": 128, "width": 32},
@@ -109,13 +81,7 @@ def test_pictures_stay_the_same(pipe, how):
 
 
 def test_half_precision(pipe):
-    for part in (pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
-        part.to(torch.bfloat16)
-    try:
-        recording = check_same(pipe, num_inference_steps=40)
-    finally:
-        for part in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
-            part.to(torch.float32)
+    recording = check_same(pipe.to(torch.bfloat16), num_inference_steps=40)
     assert recording.progress == pytest.approx([i / 40 for i in range(40)]), "rounded timesteps are known again"
 
 
@@ -174,10 +140,8 @@ def test_a_transformer_without_a_scheduler(pipe):
 
 
 def test_memory_is_bounded(pipe, monkeypatch):
-    from concept_saliency.core import recording
-    from concept_saliency.headless import capture as module
 
-    class Small(recording.Recorder):
+    class Small(Recorder):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs, max_bytes=3000 * 4)
 

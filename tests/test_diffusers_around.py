@@ -1,0 +1,241 @@
+"""Capture on diffusers beside everything else that is put on a model: other pipelines, processors, LoRA, offloading, caches."""
+
+import warnings
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor  # noqa: E402
+from tiny_diffusers import CONCEPTS, capture, check_same, draw, hooks, one_thread, tiny  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
+PICTURE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+MASK = (torch.arange(96) < 48).float().expand(1, 1, 64, 96)
+
+
+@pytest.fixture
+def pipe():
+    return tiny()
+
+
+def recorded(pipe, **how):
+    """The scores of a picture."""
+    with warnings.catch_warnings(), capture(pipe, CONCEPTS) as recordings:
+        warnings.simplefilter("error")
+        draw(pipe, **how)
+    return recordings.latest.scores
+
+
+@pytest.mark.parametrize("kind, how, steps", [
+    ("FluxImg2ImgPipeline", {"image": PICTURE, "strength": 0.5, "num_inference_steps": 4}, 2),
+    ("FluxInpaintPipeline", {"image": PICTURE, "mask_image": MASK, "strength": 0.5, "num_inference_steps": 4}, 2),
+    ("FluxFillPipeline", {"image": PICTURE, "mask_image": MASK}, 3),
+    ("FluxKontextPipeline", {"image": PICTURE, "max_area": 64 * 96, "_auto_resize": False}, 3),
+])
+def test_pipelines_of_every_kind(kind, how, steps):
+    pipe = tiny(getattr(diffusers, kind), in_channels=384 if "Fill" in kind else 64)
+    recording = check_same(pipe, **how)
+    assert len(recording.sigmas) == steps and recording.progress == pytest.approx([i / steps for i in range(steps)])
+
+
+def test_references_have_no_place_in_the_map_but_are_seen():
+    pipe = tiny(diffusers.FluxKontextPipeline)
+    how = dict(max_area=64 * 96, _auto_resize=False, num_inference_steps=1)
+    first, second = (recorded(pipe, image=image, **how) for image in (PICTURE, PICTURE.flip(3)))
+    assert first.shape == second.shape == (1, 3, 1, 8, 4, 6) and not torch.equal(first, second)
+
+
+def test_a_processor_that_was_there_goes_on(pipe):
+    plain, called = recorded(pipe), []
+
+    class Own(FluxAttnProcessor):
+        def __call__(self, attn, *args, **kwargs):
+            called.append(attn)
+            return super().__call__(attn, *args, **kwargs)
+
+    own = Own()
+    pipe.transformer.set_attn_processor(own)
+    assert torch.equal(recorded(pipe), plain)
+    assert len(called) == 3 * 5 and all(p is own for p in pipe.transformer.attn_processors.values())
+    check_same(pipe)
+
+
+def test_hooks_that_were_there_go_on_and_stay(pipe):
+    seen = []
+    for module in (pipe.transformer, pipe.transformer.transformer_blocks[1].attn.to_v):
+        module.register_forward_hook(lambda module, args, output: seen.append(type(module).__name__))
+    check_same(pipe)
+    assert len(seen) == 2 * 3 * 2 and hooks(pipe.transformer) == 2
+
+
+@pytest.mark.parametrize("backend", ["native", "_native_math"])
+def test_attention_backends(pipe, backend):
+    plain = recorded(pipe)
+    pipe.transformer.set_attention_backend(backend)
+    check_same(pipe)
+    torch.testing.assert_close(recorded(pipe), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_fused_projections(pipe):
+    plain = recorded(pipe)
+    with capture(pipe, CONCEPTS) as recordings:
+        pipe.transformer.fuse_qkv_projections()
+        draw(pipe)
+    torch.testing.assert_close(recordings.latest.scores, plain, rtol=1e-4, atol=1e-4)
+    check_same(pipe)
+
+
+def test_lora(pipe):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    plain = recorded(pipe)
+    with capture(pipe, CONCEPTS) as recordings:
+        draw(pipe)
+        pipe.transformer.add_adapter(peft.LoraConfig(r=4, init_lora_weights=False, target_modules=[
+            "to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "norm1_context.linear"]))
+        draw(pipe)
+        pipe.transformer.disable_adapters()
+        draw(pipe)
+    before, adapted, disabled = (recording.scores for recording in recordings)
+    assert torch.equal(before, plain) and torch.equal(disabled, plain) and not torch.equal(adapted, plain)
+    pipe.transformer.enable_adapters()
+    check_same(pipe, joint_attention_kwargs={"scale": 0.5})
+    with_lora = recorded(pipe)
+    assert torch.equal(with_lora, adapted), "put on before or after, a LoRA is seen the same way"
+    pipe.transformer.set_adapters("default", 1.0)
+    pipe.fuse_lora(components=["transformer"])
+    torch.testing.assert_close(recorded(pipe), with_lora, rtol=1e-3, atol=1e-3)
+
+
+class Quantised(torch.nn.Module):
+    """A linear layer whose weights nobody else can read."""
+
+    def __init__(self, linear: torch.nn.Linear):
+        super().__init__()
+        scale = linear.weight.abs().amax(1, keepdim=True) / 127
+        self.stored, self.scale, self.offset = (linear.weight / scale).round().to(torch.int8), scale, linear.bias
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.stored.to(x.dtype) * self.scale, self.offset)
+
+
+def test_quantised_layers(pipe):
+    plain = recorded(pipe, num_inference_steps=1)
+    for name, module in list(pipe.transformer.named_modules()):
+        if isinstance(module, torch.nn.Linear):
+            pipe.transformer.set_submodule(name, Quantised(module))
+    check_same(pipe)
+    torch.testing.assert_close(recorded(pipe, num_inference_steps=1), plain, rtol=0.2, atol=0.2)
+
+
+def test_weights_stored_in_eight_bits(pipe):
+    pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    check_same(pipe)
+
+
+def test_offloading(pipe):
+    """accelerate's and diffusers' own hooks, with the CPU in the place of the accelerator: weights are elsewhere (disk, meta) between calls."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    plain = recorded(pipe)
+    accelerate.cpu_offload(pipe.transformer, execution_device="cpu")
+    assert pipe.transformer.context_embedder.weight.device.type == "meta"
+    assert torch.equal(recorded(pipe), plain)
+    check_same(pipe)
+    assert pipe.transformer.context_embedder.weight.device.type == "meta"
+
+
+def test_group_offloading(pipe):
+    plain = recorded(pipe)
+    pipe.transformer.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    assert torch.equal(recorded(pipe), plain)
+    check_same(pipe)
+
+
+def test_steps_that_a_cache_skips_are_not_recorded(pipe):
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=1e6))
+    plain = draw(pipe, num_inference_steps=4)
+    with pytest.warns(UserWarning, match="a cache skips blocks") as said, capture(pipe, CONCEPTS) as recordings:
+        watched = draw(pipe, num_inference_steps=4)
+    assert torch.equal(plain, watched) and recordings.latest.progress == (0.0,)
+    assert len([w for w in said if "a cache skips blocks" in str(w.message)]) == 1, "said once"
+
+
+def test_a_processor_that_leaves_out_the_attention_s_layers(pipe):
+    class Foreign(FluxAttnProcessor):
+        def __call__(self, attn, hidden_states, encoder_hidden_states=None, *args, **kwargs):
+            return hidden_states if encoder_hidden_states is None else (hidden_states, encoder_hidden_states)
+
+    pipe.transformer.set_attn_processor(Foreign())
+    with pytest.warns(UserWarning, match="are not recorded"), capture(pipe, CONCEPTS) as recordings:
+        draw(pipe)
+    with pytest.raises(ValueError, match="Nothing was recorded of run -1"):
+        recordings.latest
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["transformer_blocks.1.attn.to_q", "single_transformer_blocks.0", "vae"])
+def test_nothing_is_left_after_an_exception(pipe, monkeypatch, error, place):
+    def fail(*args, **kwargs):
+        raise error("on purpose")
+
+    plain = draw(pipe)
+    broken = pipe.vae.decoder if place == "vae" else pipe.transformer.get_submodule(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "forward", fail)
+        with pytest.raises(error, match="on purpose"), capture(pipe, CONCEPTS):
+            draw(pipe)
+    assert hooks(pipe.transformer) == 0 and torch.equal(draw(pipe), plain)
+    with monkeypatch.context() as patch, capture(pipe, CONCEPTS) as recordings:
+        patch.setattr(broken, "forward", fail)
+        with pytest.raises(error, match="on purpose"):
+            draw(pipe)
+        patch.undo()
+        assert torch.equal(draw(pipe), plain) and len(recordings.latest.sigmas) == 3
+    assert hooks(pipe.transformer) == 0
+
+
+def test_an_early_stop(pipe):
+    def stop(pipe, step, timestep, given):
+        pipe._interrupt = step == 1
+        return given
+
+    recording = check_same(pipe, num_inference_steps=4, callback_on_step_end=stop)
+    assert recording.progress == pytest.approx((0, 0.25))
+
+
+def test_two_at_once(pipe):
+    plain = draw(pipe)
+    with capture(pipe, "cat, moon") as first, capture(pipe, "dog") as second:
+        assert torch.equal(draw(pipe), plain)
+    assert first.latest.concepts == ("cat", "moon") and second.latest.concepts == ("dog",)
+    assert hooks(pipe.transformer) == 0
+
+
+@pytest.mark.parametrize("compiled", [
+    lambda t: torch.compile(t, backend="eager"),
+    lambda t: t.compile(backend="eager") or t,
+    lambda t: t.compile_repeated_blocks(backend="eager") or t,
+])
+def test_compiled_transformers_are_refused(pipe, compiled):
+    pipe.transformer = compiled(pipe.transformer)
+    with pytest.raises(ValueError, match="is compiled by torch.compile"), capture(pipe, CONCEPTS):
+        pass
+    assert hooks(pipe.transformer) == 0
+
+
+def test_refusals(pipe):
+    for model, how, message in (
+            (pipe.vae, {"encode": pipe}, "This is a AutoencoderKL, which cannot be looked into"),
+            ("flux", {"encode": pipe}, "This is a str"),
+            (pipe.transformer, {}, "Give the pipeline in its place, or encode=pipe"),
+            (pipe, {"encode": "t5"}, "encode is 't5', expected a Flux pipeline"),
+            (pipe, {"start": 0.7, "end": 0.2}, "expected 0 <= start <= end <= 1"),
+            (pipe, {"token": "last"}, "token is 'last'"),
+            (tiny(text_encoder_2=None, tokenizer_2=None), {}, "has no text_encoder_2 and tokenizer_2")):
+        with pytest.raises(ValueError, match=message), capture(model, CONCEPTS, **how):
+            pass
+    pipe.transformer.hf_device_map = {"transformer_blocks": 0, "single_transformer_blocks": 1}
+    with pytest.raises(ValueError, match="on several devices"), capture(pipe, CONCEPTS):
+        pass

@@ -1,0 +1,113 @@
+"""Existing pictures on diffusers: one partial pass, and maps that line up with the picture."""
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+import concept_saliency  # noqa: E402
+from concept_saliency.core.recording import joined  # noqa: E402
+from concept_saliency.headless.image import encode, pack, padded, record_image  # noqa: E402
+from PIL import Image  # noqa: E402
+from tiny_diffusers import CONCEPTS, capture, draw, hooks, one_thread, tiny  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
+PICTURES = torch.rand(2, 3, 75, 100, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def pipe():
+    return tiny()
+
+
+def scores(pipe, image=PICTURES, **how):
+    return record_image(pipe, image, CONCEPTS, **how)["output"].scores
+
+
+@pytest.mark.parametrize("guidance", [True, False])
+def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(guidance):
+    pipe = tiny(guidance=guidance, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0))
+    with torch.no_grad():
+        latents = encode(pipe, padded(PICTURES))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+    with capture(pipe, CONCEPTS) as recordings:
+        draw(pipe, prompt="a dog", height=80, width=112, num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1,
+             latents=pack(0.7 * latents + 0.3 * noise), max_sequence_length=512)
+    mine, there = record_image(pipe, PICTURES, CONCEPTS, prompt="a dog", noise_level=0.3, seed=4)["output"], recordings.latest
+    torch.testing.assert_close(mine.scores, there.scores, rtol=1e-6, atol=1e-6)
+    assert mine.scores.shape == (1, 3, 2, 8, 5, 7) and (mine.progress, mine.layers, mine.depth) == (there.progress, there.layers, there.depth)
+    assert mine.sigmas == pytest.approx(there.sigmas) and (mine.image_size, there.image_size) == ((75, 100), (80, 112))
+
+
+def test_the_pass_stops_in_the_last_double_block_and_nothing_is_left(pipe):
+    called = []
+    for blocks in (pipe.transformer.transformer_blocks, pipe.transformer.single_transformer_blocks):
+        for block in blocks:
+            block.register_forward_pre_hook(lambda block, args: called.append(type(block).__name__))
+    last = pipe.transformer.transformer_blocks[-1]
+    last.ff.register_forward_pre_hook(lambda *seen: called.append("feed-forward of the last block"))
+    before, state = hooks(pipe.transformer), torch.get_rng_state()
+    scores(pipe, samples=2)
+    assert called == ["FluxTransformerBlock"] * 6
+    assert hooks(pipe.transformer) == before and torch.equal(torch.get_rng_state(), state)
+
+
+def test_saliency_of_a_picture(pipe):
+    image = Image.fromarray((PICTURES[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    found = concept_saliency.saliency_of_image(pipe, image, ["cat", "red dog"], contrast="sky", layers="all", temperature=2.0)
+    assert (found.concepts, found.contrast, found.image_size, found.extent) == (("cat", "red dog"), ("sky",), (75, 100), (80, 112))
+    assert found.pixels(found.maps).shape == (1, 2, 75, 100)
+    torch.testing.assert_close(found.maps.sum(1) + found.contrast_maps.sum(1), torch.ones(1, 5, 7))
+    clear = image.convert("RGBA")
+    assert torch.equal(concept_saliency.saliency_of_image(pipe, clear, ["cat", "red dog"], contrast="sky", layers="all", temperature=2.0).maps,
+                       found.maps), "transparency is dropped"
+
+
+def test_samples_are_recorded_side_by_side(pipe):
+    both = record_image(pipe, PICTURES, CONCEPTS, samples=2, seed=4, cross_attention=True)
+    apart = [record_image(pipe, PICTURES, CONCEPTS, seed=seed, cross_attention=True) for seed in (4, 5)]
+    for space in ("output", "cross-attention"):
+        one = joined([recordings[space] for recordings in apart])
+        assert torch.equal(both[space].scores, one.scores) and both[space].sigmas == one.sigmas == (0.5, 0.5)
+    assert scores(pipe, seed=2**64 - 1, samples=2).shape[0] == 2
+
+
+def test_models_that_see_more(pipe):
+    plain = scores(pipe)
+    assert torch.equal(scores(tiny(diffusers.FluxKontextPipeline)), plain)
+    assert scores(tiny(diffusers.FluxFillPipeline, in_channels=384)).shape == plain.shape
+    with pytest.raises(ValueError, match="128 channels a token, expected 64 .* or 384"):
+        scores(tiny(diffusers.FluxControlPipeline, in_channels=128))
+
+
+def test_a_step_cache_does_not_take_one_picture_for_the_next(pipe):
+    plain = scores(pipe, samples=2)
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=1e6))
+    for _ in range(2):
+        assert torch.equal(scores(pipe, samples=2), plain)
+
+
+def test_noise_levels_at_the_ends_and_half_precision(pipe):
+    for level in (0.0, 1.0):
+        assert scores(pipe, noise_level=level).isfinite().all()
+    half = scores(pipe.to(torch.bfloat16))
+    assert half.dtype == torch.float32 and half.isfinite().all()
+
+
+def test_offloading(pipe):
+    pytest.importorskip("accelerate", reason="accelerate is not installed").cpu_offload(pipe.transformer, execution_device="cpu")
+    assert torch.equal(scores(pipe), scores(tiny()))
+
+
+@pytest.mark.parametrize("how, message", [
+    ({"image": torch.rand(3, 64, 64)}, r"a tensor of shape \(3, 64, 64\), expected a PIL picture"),
+    ({"image": "cat.png"}, "image is a str"),
+    ({"image": PICTURES[:0]}, r"a tensor of shape \(0, 3, 75, 100\)"),
+    ({"noise_level": 1.5}, "expected a level of 0 to 1"),
+    ({"samples": 0}, "at least one sample"),
+])
+def test_refusals(pipe, how, message):
+    with pytest.raises(ValueError, match=message):
+        scores(pipe, **how)
+    assert hooks(pipe.transformer) == 0

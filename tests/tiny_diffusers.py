@@ -1,0 +1,76 @@
+"""A Flux pipeline of diffusers with random weights, small and made without a network, and what tests do with it."""
+
+import concept_saliency
+import pytest
+import torch
+from concept_saliency.core.recording import Recording
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+capture = concept_saliency.capture
+CONCEPTS = "cat, red dog|moon"
+WORDS = ["<pad>", "</s>", "<unk>", "a", "and", "cat", "dog", "moon", "red", "sand", "sky"]
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Such small models are slower on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    numbers = {word: i for i, word in enumerate(WORDS)}
+    inner = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", numbers["</s>"])])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16)
+
+
+def tiny(kind=FluxPipeline, in_channels: int = 64, guidance: bool = True, **parts):
+    """A pipeline of that kind: 3 double and 2 single blocks, 2 heads."""
+    torch.manual_seed(0)
+    parts = dict(
+        scheduler=FlowMatchEulerDiscreteScheduler(), tokenizer=tokenizer(), tokenizer_2=tokenizer(),
+        text_encoder=CLIPTextModel(CLIPTextConfig(vocab_size=len(WORDS), hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                                                  num_attention_heads=2, max_position_embeddings=16, eos_token_id=1, pad_token_id=0)),
+        text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4)),
+        vae=AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=16,
+                          block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=1, use_quant_conv=False,
+                          use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4),
+        transformer=FluxTransformer2DModel(in_channels=in_channels, out_channels=64, num_layers=3, num_single_layers=2, guidance_embeds=guidance,
+                                           attention_head_dim=16, num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
+                                           axes_dims_rope=(4, 4, 8))) | parts
+    for part in parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    pipe = kind(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, seed: int = 0, **how) -> torch.Tensor:
+    """Pictures B x 3 x H x W."""
+    how = {"prompt": "a cat and a dog", "height": 64, "width": 96, "num_inference_steps": 3, "max_sequence_length": 8, **how}
+    return pipe(**how, generator=torch.Generator().manual_seed(seed), output_type="pt").images
+
+
+def hooks(model) -> int:
+    """How many forward hooks there are."""
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
+
+
+def check_same(pipe, **how) -> Recording:
+    """The picture is the same with capture and without, and nothing is left; returns what was recorded."""
+    plain, before = draw(pipe, **how), hooks(pipe.transformer)
+    with capture(pipe, CONCEPTS) as recordings:
+        watched = draw(pipe, **how)
+    assert torch.equal(plain, watched) and hooks(pipe.transformer) == before
+    assert len(recordings) == 1
+    recording, (height, width) = recordings.latest, plain.shape[-2:]
+    assert recording.scores.shape[1:] == (3, len(plain), 8, height // 16, width // 16)
+    assert recording.image_size == (height, width) and recording.progress[0] == 0
+    return recording
