@@ -46,8 +46,8 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
     if getattr(pipe, "text_encoder_2", None) is None or getattr(pipe, "tokenizer_2", None) is None:
-        raise ValueError(f"This {type(pipe).__name__} has no text_encoder_2 and tokenizer_2 to encode concepts with. Load it with them, "
-                         "or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
+        raise ValueError(f"This {type(pipe).__name__} has no text_encoder_2 and tokenizer_2 to encode concepts with. "
+                         "Load it with them, or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
 
     def encode(phrase: str) -> Tensor:
         own = len(pipe.tokenizer_2(phrase, add_special_tokens=False).input_ids)

@@ -30,9 +30,9 @@ _FORWARD = inspect.signature(FluxTransformer2DModel.forward)
 
 
 @contextmanager
-def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | Sequence[str], *, encode: DiffusionPipeline | Encode | None = None,
-            contrast: str | Sequence[str] = DEFAULT_CONTRAST, token: str = "mean", cross_attention: bool = False,
-            start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
+def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | Sequence[str], *,
+            encode: DiffusionPipeline | Encode | None = None, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
+            token: str = "mean", cross_attention: bool = False, start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
     """Record where Flux sees concepts in every picture it makes within the `with` block; the pictures stay the same.
 
     model: a Flux.1 pipeline of any kind, or its transformer; then `encode` is needed. concepts: as typed in the
@@ -68,7 +68,8 @@ def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DMod
     found = f"This is a {type(transformer).__name__}"
     if not isinstance(transformer, FluxTransformer2DModel) or not all(
             isinstance(getattr(block, "attn", None), FluxAttention) for block in transformer.transformer_blocks):
-        raise ValueError(f"{found}, which cannot be looked into. Give a Flux.1 pipeline of diffusers, or its FluxTransformer2DModel.")
+        raise ValueError(f"{found}, which cannot be looked into. "
+                         "Give a Flux.1 pipeline of diffusers, or its FluxTransformer2DModel.")
     spread = len(set((getattr(transformer, "hf_device_map", None) or {}).values())) > 1
     if spread or getattr(transformer, "_parallel_config", None) is not None:
         raise ValueError(f"{found} on several devices, which cannot be looked into. Load it on one; offloading is fine.")
@@ -80,11 +81,15 @@ class Enough(Exception):
 
 
 class Capture:
-    """The watch on one transformer. image_size: (H, W) pixels of an existing picture; then a call stops when all has been seen."""
+    """The watch on one transformer.
 
-    def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None, window: tuple[float, float] = (0.0, 1.0),
-                 image_size: tuple[int, int] | None = None):
-        self.transformer, self.asked, self.scheduler, self.window, self.image_size = transformer, asked, scheduler, window, image_size
+    scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None,
+                 window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None):
+        self.transformer, self.asked, self.scheduler = transformer, asked, scheduler
+        self.window, self.image_size = window, image_size
         self.recordings = Recordings()
         self.handles: list[RemovableHandle] = []
         self.look: Look | None = None  # at the call that goes on
@@ -115,15 +120,16 @@ class Capture:
                                for value in (given["timestep"], given.get("guidance")))
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
-            self.look = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], functools.partial(self.keep, run, level))
+            done = functools.partial(self.keep, run, level)
+            self.look = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
 
     def after(self, transformer: nn.Module, args: tuple, output) -> None:
         """The transformer has ended, well or with an exception; then there is no output."""
         look = self.look
         self._end_look()
         if look is not None and output is not None and not look.complete:
-            self._warn(self.recordings.runs[-1], "Steps in which a cache skips blocks of the model, or an attention processor does "
-                                                 "without the attention's own layers, are not recorded.")
+            self._warn(self.recordings.runs[-1], "Steps in which a cache skips blocks of the model, or an attention processor "
+                                                 "does without the attention's own layers, are not recorded.")
 
     def keep(self, run: Run, level: float, scores: dict[str, Tensor]) -> None:
         """All blocks of a call have been seen."""
@@ -139,7 +145,7 @@ class Capture:
         if not runs or not runs[-1].includes(self.scheduler, level, size, tokens):
             recorder = functools.partial(
                 Recorder, self.asked.concepts, self.asked.contrast, family.NAME, family.DEFAULTS, patch=PATCH,
-                depth=len(self.transformer.transformer_blocks), image_size=self.image_size or tuple(side * PATCH for side in grid))
+                depth=len(self.transformer.transformer_blocks), image_size=self.image_size or (grid[0] * PATCH, grid[1] * PATCH))
             runs.append(Run(self.scheduler, level, size, tokens, recorder, self.window))
         return runs[-1], runs[-1].exact(level)
 

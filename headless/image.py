@@ -21,16 +21,20 @@ from .capture import PATCH, Capture, Enough, transformer_of
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
 
-def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *, layers: str = "auto",
-                      temperature: float = 0.0, **how) -> Saliency:
-    """Saliency maps of existing pictures. Further arguments as for record_image; layers, temperature: see core.saliency.saliency."""
+def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
+                      layers: str = "auto", temperature: float = 0.0, **how) -> Saliency:
+    """Saliency maps of existing pictures.
+
+    layers, temperature: see core.saliency.saliency. All other arguments, and what is raised: see record_image.
+    """
     return record_image(pipe, image, concepts, **how)["output"].saliency(layers, temperature=temperature)
 
 
 @torch.no_grad()
 def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
-                 contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5, samples: int = 1,
-                 seed: int = 0, token: str = "mean", cross_attention: bool = False, guidance_scale: float = 3.5) -> dict[str, Recording]:
+                 contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
+                 samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
+                 guidance_scale: float = 3.5) -> dict[str, Recording]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, or
@@ -40,7 +44,8 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     """
     transformer = transformer_of(pipe)
     if not 0 <= noise_level <= 1 or samples < 1:
-        raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, expected a level of 0 to 1 and at least one sample")
+        raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
+                         "expected a level of 0 to 1 and at least one sample")
     pictures = as_tensor(image)
     asked = ask(pipe, concepts, contrast, token, cross_attention)
     embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(pictures))
@@ -51,8 +56,9 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
         for number in range(seed, seed + samples):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
             tokens = torch.cat((pack((1 - noise_level) * latents + noise_level * noise), *seen), dim=-1)
-            given = dict(hidden_states=tokens.to(embeds.dtype), encoder_hidden_states=embeds, pooled_projections=pooled, txt_ids=text_ids,
-                         img_ids=positions(latents).to(text_ids), timestep=torch.full((len(latents),), noise_level).to(embeds))
+            given = dict(hidden_states=tokens.to(embeds.dtype), encoder_hidden_states=embeds, pooled_projections=pooled,
+                         txt_ids=text_ids, img_ids=positions(latents).to(text_ids),
+                         timestep=torch.full((len(latents),), noise_level).to(embeds))
             if transformer.config.guidance_embeds:
                 given["guidance"] = torch.full((len(latents),), guidance_scale, device=embeds.device)
             with transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
@@ -108,8 +114,8 @@ def surroundings(pipe: DiffusionPipeline, latents: Tensor) -> list[Tensor]:
     if more == 0:
         return []
     if more != _FILL:
-        raise ValueError(f"This transformer takes {pipe.transformer.config.in_channels} channels a token, expected {4 * channels} (dev, schnell, "
-                         f"Kontext) or {4 * channels + _FILL} (Fill). Models with a control picture cannot look at existing pictures.")
+        raise ValueError(f"This transformer takes {4 * channels + more} channels a token, expected {4 * channels} (dev, schnell, "
+                         f"Kontext) or {4 * channels + _FILL} (Fill). Models with a control picture cannot be used here.")
     empty = encode(pipe, latents.new_full((batch, 3, 8 * height, 8 * width), 0.5))
     return [pack(empty), latents.new_ones(batch, height * width // 4, 256)]
 

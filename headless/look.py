@@ -24,7 +24,8 @@ class Look:
 
     def __init__(self, transformer: nn.Module, asked: Asked, timesteps: Tensor, guidance: Tensor | None, own: int,
                  done: Callable[[dict[str, Tensor]], None]):
-        self.transformer, self.asked, self.timesteps, self.guidance, self.own, self.done = transformer, asked, timesteps, guidance, own, done
+        self.transformer, self.asked, self.own, self.done = transformer, asked, own, done
+        self.timesteps, self.guidance = timesteps, guidance
         self.stream: ConceptStream | None = None
         self.complete = False
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
@@ -49,8 +50,8 @@ class Look:
         if self.stream is None:
             like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
             guidance = None if self.guidance is None else self.guidance.to(like.device)
-            self.stream = ConceptStream(family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device), guidance,
-                                        self.asked.cross_attention)
+            self.stream = ConceptStream(family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device),
+                                        guidance, self.asked.cross_attention)
             self.pe = family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
 
     def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,13 +21,16 @@ class Run:
     between which is recorded.
     """
 
-    def __init__(self, scheduler, level: float, size: tuple[int, ...], tokens: Tensor, recorder, window: tuple[float, float]):
+    def __init__(self, scheduler, level: float, size: tuple[int, ...], tokens: Tensor, recorder: Callable[..., Recorder],
+                 window: tuple[float, float]):
         self.timesteps, self.size, self.tokens, self.window = _timesteps(scheduler), size, tokens, window
         levels = [] if self.timesteps is None else [float(t) / 1000 for t in self.timesteps]  # pipelines divide by 1000, too
         self.levels = levels if any(_same(level, known) for known in levels) else []
         self.level = level = self.exact(level)
         schedule = [*(known for known in self.levels if known <= level), 0.0]  # existing pictures begin half-way
-        self.recorder: Recorder = recorder(schedule=schedule if self.levels else torch.linspace(level, 0, _UNKNOWN_STEPS + 1).tolist())
+        if not self.levels:
+            schedule = torch.linspace(level, 0, _UNKNOWN_STEPS + 1).tolist()
+        self.recorder: Recorder = recorder(schedule=schedule)
         self.seen: set[float] = set()
 
     def exact(self, level: float) -> float:
@@ -43,14 +46,14 @@ class Run:
         return level < self.level or bool(self.levels) or torch.equal(tokens, self.tokens)
 
     def wants(self, level: float, tokens: Tensor) -> bool:
-        """Whether this call is to be recorded. A second one at the same noise level is the negative prompt's, or a corrector's."""
+        """Whether this call is to be recorded. A second one at one noise level is the negative prompt's or a corrector's."""
         self.level, self.tokens = level, tokens
         first = level not in self.seen
         self.seen.add(level)
         return first and self.window[0] <= self.recorder.progress(level) <= self.window[1] and self.recorder.wants(level)
 
 
-class Recordings(Sequence):
+class Recordings(Sequence[Recording]):
     """One Recording for every run of the pipeline, in their order; the last may still go on.
 
     Each is put together when it is asked for. space: which of the recorded spaces they are in.
@@ -66,8 +69,8 @@ class Recordings(Sequence):
         """Raises IndexError beyond the last run, ValueError when nothing was recorded of a run."""
         found = self.runs[index].recorder.finish()
         if not found:
-            raise ValueError(f"Nothing was recorded of run {index}: no step lay between start and end, or a cache skipped blocks in all "
-                             "of them. Widen start and end, or switch the cache off.")
+            raise ValueError(f"Nothing was recorded of run {index}: no step lay between start and end, or blocks were skipped "
+                             "in all of them. Widen start and end, or switch step caches off.")
         if self.space not in found:
             raise ValueError(f"The space '{self.space}' was not recorded, only {', '.join(found)}. "
                              "For cross-attention, give capture(..., cross_attention=True).")

@@ -1,4 +1,7 @@
-"""Capture on diffusers: the authors' numbers, pictures that stay the same, and nothing left behind."""
+"""Capture on diffusers: the authors' numbers, pictures that stay the same, and which calls are recorded."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,7 +33,8 @@ def converted(weights: dict, width: int) -> dict:
     parts, full = (width, width, width, 4 * width), (3072, 3072, 3072, 4 * 3072)
     for name in [name for name in weights if ".linear1." in name]:
         pieces = zip(weights[name].split(parts), full)
-        weights[name] = torch.cat([torch.cat((piece, piece.new_zeros(rows - len(piece), *piece.shape[1:]))) for piece, rows in pieces])
+        weights[name] = torch.cat([torch.cat((piece, piece.new_zeros(rows - len(piece), *piece.shape[1:])))
+                                   for piece, rows in pieces])
     result = convert_flux_transformer_checkpoint_to_diffusers(weights)
     rows = {"attn.to_q": width, "attn.to_k": width, "attn.to_v": width, "proj_mlp": 4 * width}
     for name in result:
@@ -46,15 +50,17 @@ def test_the_authors_numbers(golden, name, monkeypatch):
     data = golden(name)
     config, (rows, columns) = data.about["config"], data.about["grid"]
     model = diffusers.FluxTransformer2DModel(
-        num_layers=config["depth"], num_single_layers=config["depth_single_blocks"], attention_head_dim=128, num_attention_heads=2,
-        joint_attention_dim=config["context_in_dim"], pooled_projection_dim=config["vec_in_dim"], guidance_embeds=config["guidance_embed"])
+        num_layers=config["depth"], num_single_layers=config["depth_single_blocks"], attention_head_dim=128,
+        num_attention_heads=config["num_heads"], joint_attention_dim=config["context_in_dim"],
+        pooled_projection_dim=config["vec_in_dim"], guidance_embeds=config["guidance_embed"])
     model.load_state_dict(converted(data.weights(), config["hidden_size"]))
     vectors = dict(zip("abcdefg", data["concepts"][0]))
     outputs, watch = [], ConceptStream.watch
     monkeypatch.setattr(ConceptStream, "watch", lambda *seen: outputs.append(watch(*seen)))
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(float(rows)), torch.arange(float(columns)))
-    given = dict(encoder_hidden_states=data["txt"], pooled_projections=data["pooled"], txt_ids=torch.zeros(data["txt"].shape[1], 3),
-                 img_ids=ids, guidance=torch.tensor([data.about["guidance"]]) if config["guidance_embed"] else None)
+    given = dict(encoder_hidden_states=data["txt"], pooled_projections=data["pooled"], img_ids=ids,
+                 txt_ids=torch.zeros(data["txt"].shape[1], 3),
+                 guidance=torch.tensor([data.about["guidance"]]) if config["guidance_embed"] else None)
     with capture(model, list(vectors), encode=lambda phrase: vectors[phrase][None], contrast="") as recordings:
         for step, level in enumerate(data.about["timesteps"]):
             call = dict(given, hidden_states=data[f"step{step}.img"], timestep=torch.tensor([level]))
@@ -149,3 +155,8 @@ def test_memory_is_bounded(pipe, monkeypatch):
     with pytest.warns(UserWarning, match="one step in 2 is recorded"), capture(pipe, "cat") as recordings:
         draw(pipe, num_inference_steps=8)
     assert len(recordings.latest.sigmas) == 4
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    code = "import sys, concept_saliency as c; print(sorted({'torch', 'diffusers', 'numpy'} & set(sys.modules)), hasattr(c, 'NODES'))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[] False"

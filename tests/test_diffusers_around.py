@@ -136,7 +136,7 @@ def test_weights_stored_in_eight_bits(pipe):
 
 
 def test_offloading(pipe):
-    """accelerate's and diffusers' own hooks, with the CPU in the place of the accelerator: weights are elsewhere (disk, meta) between calls."""
+    """accelerate's own hooks, with the CPU in the place of an accelerator: between calls the weights are not there."""
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
     plain = recorded(pipe)
     accelerate.cpu_offload(pipe.transformer, execution_device="cpu")

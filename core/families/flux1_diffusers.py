@@ -37,7 +37,8 @@ def text_stream(block: nn.Module, vec: Tensor) -> TextStream:
         q, k, v = (part.unflatten(-1, (attn.heads, -1)) for part in projected)
         return attn.norm_added_q(q).transpose(1, 2), attn.norm_added_k(k).transpose(1, 2), v.transpose(1, 2)
 
-    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2, norm.norm, qkv, attn.to_add_out, block.norm2_context, block.ff_context)
+    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2,
+                      norm.norm, qkv, attn.to_add_out, block.norm2_context, block.ff_context)
 
 
 def rotations(cos: Tensor, sin: Tensor) -> Tensor:
