@@ -13,6 +13,7 @@ import warnings
 from contextlib import contextmanager
 from typing import Iterator, Sequence
 
+import torch
 from diffusers import DiffusionPipeline, FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
@@ -61,10 +62,7 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
 def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DModel:
     """The transformer of a pipeline. Raises ValueError, naming what was found, for one that cannot be looked into."""
     transformer = getattr(model, "transformer", model)
-    if isinstance(transformer, nn.Module) and any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
-                                                  for part in transformer.modules()):
-        raise ValueError(f"This {type(transformer).__name__} is compiled by torch.compile, which leaves nothing to look at. "
-                         "Capture from a transformer that is not compiled.")
+    refuse_compiled(transformer)
     found = f"This is a {type(transformer).__name__}"
     if not isinstance(transformer, FluxTransformer2DModel) or not all(
             isinstance(getattr(block, "attn", None), FluxAttention) for block in transformer.transformer_blocks):
@@ -74,6 +72,17 @@ def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DMod
     if spread or getattr(transformer, "_parallel_config", None) is not None:
         raise ValueError(f"{found} on several devices, which cannot be looked into. Load it on one; offloading is fine.")
     return transformer
+
+
+def refuse_compiled(transformer) -> None:
+    """Raise ValueError for a transformer that torch.compile has compiled, as a whole or in parts.
+
+    Compiled code keeps the hooks that it was compiled with: it would see nothing, or look on for ever.
+    """
+    if isinstance(transformer, nn.Module) and any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
+                                                  for part in transformer.modules()):
+        raise ValueError(f"This {type(transformer).__name__} is compiled by torch.compile, which leaves nothing to look at. "
+                         "Capture from a transformer that is not compiled.")
 
 
 class Enough(Exception):
@@ -105,12 +114,14 @@ class Capture:
         while self.handles:
             self.handles.pop().remove()
 
+    @torch.compiler.disable
     def before(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
         """The transformer is called: find the run it belongs to, and look on if this call is to be recorded.
 
         What looks into the blocks is put on for each call, so that LoRAs may be changed and projections fused between two.
         """
         self._end_look()
+        refuse_compiled(transformer)
         given = _FORWARD.bind(transformer, *args, **kwargs).arguments
         tokens, grid = given["hidden_states"], family.grid(given["img_ids"])
         if grid is None:

@@ -225,6 +225,14 @@ def test_compiled_transformers_are_refused(pipe, compiled):
     assert hooks(pipe.transformer) == 0
 
 
+@pytest.mark.parametrize("part", ["compile", "compile_repeated_blocks"])
+def test_a_transformer_that_is_compiled_while_it_is_captured_is_refused_too(pipe, part):
+    with pytest.raises(ValueError, match="is compiled by torch.compile"), capture(pipe, CONCEPTS):
+        getattr(pipe.transformer, part)(backend="eager")
+        draw(pipe)
+    assert hooks(pipe.transformer) == 0
+
+
 def test_refusals(pipe):
     for model, how, message in (
             (pipe.vae, {"encode": pipe}, "This is a AutoencoderKL, which cannot be looked into"),

@@ -27,17 +27,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", numbers["</s>"])])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=16, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=16,
+                                   pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def tiny(kind=FluxPipeline, in_channels: int = 64, guidance: bool = True, **parts):
     """A pipeline of that kind: 3 double and 2 single blocks, 2 heads."""
     torch.manual_seed(0)
-    clip = CLIPTextConfig(vocab_size=len(WORDS), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                          max_position_embeddings=16, eos_token_id=1, pad_token_id=0)
-    vae = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(4,) * 4,
-               layers_per_block=1, latent_channels=16, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
-               shift_factor=0.1, scaling_factor=0.4)
+    clip = CLIPTextConfig(vocab_size=len(WORDS), hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+                          num_attention_heads=2, max_position_embeddings=16, eos_token_id=1, pad_token_id=0)
+    vae = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+               block_out_channels=(4,) * 4, layers_per_block=1, latent_channels=16, norm_num_groups=1,
+               use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4)
     transformer = dict(in_channels=in_channels, out_channels=64, num_layers=3, num_single_layers=2, attention_head_dim=16,
                        num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
                        guidance_embeds=guidance)
