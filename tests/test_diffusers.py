@@ -145,6 +145,18 @@ def test_a_transformer_without_a_scheduler(pipe):
     assert recordings[0].progress == pytest.approx((0.0, 0.5)) and recordings[0].sigmas == pytest.approx((0.8, 0.4))
 
 
+@torch.no_grad()
+def test_a_corrector_s_call_is_not_recorded(pipe):
+    """Second-order schedulers call twice at one noise level, with other latents."""
+    embeds, pooled, text_ids = pipe.encode_prompt("a cat", max_sequence_length=8)
+    ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.), torch.arange(6.))
+    pipe.scheduler.set_timesteps(2)
+    with capture(pipe, "cat") as recordings:
+        for t in pipe.scheduler.timesteps.repeat_interleave(2):
+            pipe.transformer(torch.randn(1, 24, 64), embeds, pooled, t[None] / 1000, ids, text_ids, torch.tensor([3.5]))
+    assert len(recordings) == 1 and recordings.latest.progress == pytest.approx((0.0, 0.5))
+
+
 def test_memory_is_bounded(pipe, monkeypatch):
 
     class Small(Recorder):
