@@ -11,6 +11,7 @@ from concept_saliency.core.families import flux1
 from concept_saliency.core.masks import Shaping, mask, soft_masks
 from concept_saliency.core.recording import Recorder, Recording
 from concept_saliency.core.saliency import Saliency, parse_layers, saliency
+from concept_saliency.core.stream import output_scores
 
 
 @pytest.fixture
@@ -140,3 +141,18 @@ def test_recordings_of_the_wrong_shape_or_type_or_with_nan_are_refused(recording
     replace(recording, scores=recording.scores * float("nan")).save(tmp_path / "nan")
     with pytest.raises(ValueError, match="not finite"):
         Recording.load(tmp_path / "nan")
+
+
+def test_differences_between_concepts_survive_half_precision():
+    generator = torch.Generator().manual_seed(0)
+    common, own = torch.randn(1, 1, 512, generator=generator), torch.randn(1, 4, 512, generator=generator)
+    concepts, image = (20 * common + own).bfloat16(), (20 * common + torch.randn(1, 64, 512, generator=generator)).bfloat16()
+    exact = torch.bmm(concepts.double(), image.double().transpose(1, 2))  # near 200 000
+    rounded = torch.bmm(concepts, image.transpose(1, 2)).double()
+    mine = output_scores(concepts, image).double()
+
+    def error(scores):
+        return ((scores - scores.mean(1, keepdim=True)) - (exact - exact.mean(1, keepdim=True))).abs().max()
+
+    assert error(mine) < error(rounded) / 20
+    assert output_scores((10 * concepts).half(), image.half()).isfinite().all(), "float16 ends at 65504"
