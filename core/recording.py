@@ -25,8 +25,8 @@ class Recording:
     """Scores of every step, layer, picture and concept, from which any saliency map can be computed later.
 
     scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
-    the token grid. sigmas: S noise levels, 1 to 0. progress: S shares of the run, 0 to 1, at which the
-    steps began. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
+    the token grid. sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the
+    steps began, rising. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
     patch: pixels a token covers, the grid may reach beyond the picture's right and lower edge.
     """
 
@@ -102,7 +102,7 @@ def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ..
 class Recorder:
     """Collects the scores of one sampling run.
 
-    concepts, contrast: names. schedule: the run's noise levels, falling, with the last one that is
+    concepts, contrast: names. schedule: the run's noise levels in their order, with the last one that is
     reached. depth: double-stream blocks of the model. Calls at the same noise level (several
     prompts, second-order samplers) are averaged.
     """
@@ -127,8 +127,9 @@ class Recorder:
 
     def progress(self, sigma: float) -> float:
         """The share of the run, 0 to 1, at which this noise level is reached."""
-        levels = np.array(self.schedule)[::-1]
-        return float(np.interp(sigma, levels, np.linspace(1, 0, len(levels))))
+        levels, shares = np.array(self.schedule), np.linspace(0, 1, len(self.schedule))
+        rising = np.argsort(levels, kind="stable")  # from picture to noise, as in unsampling, they rise already
+        return float(np.interp(sigma, levels[rising], shares[rising]))
 
     def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
         """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU once."""
@@ -145,7 +146,7 @@ class Recorder:
         """The recordings of the run, one a space. Empty when no step was seen."""
         if not self.steps:
             return {}
-        sigmas = sorted(self.steps, reverse=True)
+        sigmas = sorted(self.steps, key=self.progress)
         recordings = {}
         for space in self.steps[sigmas[0]][0]:
             means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1
