@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .families import Defaults
+from .files import expect_size, expect_words, read_safetensors
 
 SPACES = ("output", "cross-attention")
 MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
@@ -51,10 +51,21 @@ class Recording:
                              f"= {expected}, none of them zero")
         if self.scores.dtype != torch.float32:
             raise ValueError(f"scores are {self.scores.dtype}, expected torch.float32")
-        if len(self.progress) != len(self.sigmas):
-            raise ValueError(f"{len(self.progress)} values of progress for {len(self.sigmas)} sigmas")
+        expect_words("concepts", self.concepts)
+        expect_words("contrast", self.contrast, none_too=True)
+        expect_size("image_size", self.image_size)
+        for name, values in (("sigmas", self.sigmas), ("progress", self.progress)):
+            if len(values) != len(self.sigmas) or not all(type(v) is float and math.isfinite(v) for v in values):
+                raise ValueError(f"{name} are {values!r}, expected {len(self.sigmas)} numbers")
+        if not all(type(layer) is int for layer in (self.depth, self.patch, *self.layers)) or self.patch < 1 or \
+                list(self.layers) != sorted(set(self.layers) & set(range(min(self.depth, 1000)))):
+            raise ValueError(f"layers are {self.layers!r} of {self.depth!r} blocks and a token covers {self.patch!r} pixels, "
+                             "expected whole numbers, layers rising from 0")
         if self.space not in SPACES:
-            raise ValueError(f"space is '{self.space}', expected one of {', '.join(SPACES)}")
+            raise ValueError(f"space is {self.space!r}, expected one of {', '.join(SPACES)}")
+        grid = tuple(math.ceil(side / self.patch) for side in self.image_size)
+        if grid != shape[4:]:
+            raise ValueError(f"a picture of {self.image_size} pixels has {grid} tokens, but scores have {shape[4:]}")
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; everything but the scores stands in its metadata as JSON."""
@@ -77,26 +88,6 @@ def joined(recordings: list[Recording]) -> Recording:
     first = recordings[0]
     return replace(first, scores=torch.cat([r.scores for r in recordings]), sigmas=sum((r.sigmas for r in recordings), ()),
                    progress=sum((r.progress for r in recordings), ()))
-
-
-def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict]:
-    """Tensors `names` and the JSON under metadata `key` of a safetensors file of that `kind`; ValueError otherwise."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != kind:
-                raise ValueError(f"'{path}' has the format {metadata.get('format')!r}, expected {kind!r}. "
-                                 "Choose a file that this node pack saved.")
-            tensors = {name: file.get_tensor(name) for name in names}
-        about = json.loads(metadata[key])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"'{path}' cannot be read as safetensors: {error}. It may be truncated; save it again.") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"'{path}' is damaged: its metadata '{key}' is no JSON object")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor.float()).all():
-            raise ValueError(f"'{path}' is damaged: '{name}' holds values that are not finite")
-    return tensors, about
 
 
 class Recorder:
