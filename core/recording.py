@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .families import Defaults
+from .files import expect_size, expect_words, read_safetensors
 
 if TYPE_CHECKING:
     from .saliency import Saliency
@@ -29,8 +29,8 @@ class Recording:
     """Scores of every step, layer, picture and concept, from which any saliency map can be computed later.
 
     scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
-    the token grid. sigmas: S noise levels, 1 to 0. progress: S shares of the run, 0 to 1, at which the
-    steps began. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
+    the token grid. sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the
+    steps began, rising. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
     patch: pixels a token covers, the grid may reach beyond the picture's right and lower edge.
     """
 
@@ -55,10 +55,21 @@ class Recording:
                              f"= {expected}, none of them zero")
         if self.scores.dtype != torch.float32:
             raise ValueError(f"scores are {self.scores.dtype}, expected torch.float32")
-        if len(self.progress) != len(self.sigmas):
-            raise ValueError(f"{len(self.progress)} values of progress for {len(self.sigmas)} sigmas")
+        expect_words("concepts", self.concepts)
+        expect_words("contrast", self.contrast, none_too=True)
+        expect_size("image_size", self.image_size)
+        for name, values in (("sigmas", self.sigmas), ("progress", self.progress)):
+            if len(values) != len(self.sigmas) or not all(type(v) is float and math.isfinite(v) for v in values):
+                raise ValueError(f"{name} are {values!r}, expected {len(self.sigmas)} numbers")
+        if not all(type(layer) is int for layer in (self.depth, self.patch, *self.layers)) or self.patch < 1 or \
+                list(self.layers) != sorted(set(self.layers) & set(range(min(self.depth, 1000)))):
+            raise ValueError(f"layers are {self.layers!r} of {self.depth!r} blocks and a token covers {self.patch!r} pixels, "
+                             "expected whole numbers, layers rising from 0")
         if self.space not in SPACES:
-            raise ValueError(f"space is '{self.space}', expected one of {', '.join(SPACES)}")
+            raise ValueError(f"space is {self.space!r}, expected one of {', '.join(SPACES)}")
+        grid = tuple(math.ceil(side / self.patch) for side in self.image_size)
+        if grid != shape[4:]:
+            raise ValueError(f"a picture of {self.image_size} pixels has {grid} tokens, but scores have {shape[4:]}")
 
     def saliency(self, layers: str = "auto", start: float = 0.0, end: float = 1.0, temperature: float = 0.0) -> Saliency:
         """Saliency maps of this recording: see core.saliency.saliency."""
@@ -89,30 +100,10 @@ def joined(recordings: list[Recording]) -> Recording:
                    progress=sum((r.progress for r in recordings), ()))
 
 
-def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ...]) -> tuple[dict[str, Tensor], dict]:
-    """Tensors `names` and the JSON under metadata `key` of a safetensors file of that `kind`; ValueError otherwise."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != kind:
-                raise ValueError(f"'{path}' has the format {metadata.get('format')!r}, expected {kind!r}. "
-                                 "Choose a file that this node pack saved.")
-            tensors = {name: file.get_tensor(name) for name in names}
-        about = json.loads(metadata[key])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"'{path}' cannot be read as safetensors: {error}. It may be truncated; save it again.") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"'{path}' is damaged: its metadata '{key}' is no JSON object")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor.float()).all():
-            raise ValueError(f"'{path}' is damaged: '{name}' holds values that are not finite")
-    return tensors, about
-
-
 class Recorder:
     """Collects the scores of one sampling run.
 
-    concepts, contrast: names. schedule: the run's noise levels, falling, with the last one that is
+    concepts, contrast: names. schedule: the run's noise levels in their order, with the last one that is
     reached. depth: double-stream blocks of the model. Calls at the same noise level (several
     prompts, second-order samplers) are averaged.
     """
@@ -137,8 +128,9 @@ class Recorder:
 
     def progress(self, sigma: float) -> float:
         """The share of the run, 0 to 1, at which this noise level is reached."""
-        levels = np.array(self.schedule)[::-1]
-        return float(np.interp(sigma, levels, np.linspace(1, 0, len(levels))))
+        levels, shares = np.array(self.schedule), np.linspace(0, 1, len(self.schedule))
+        rising = np.argsort(levels, kind="stable")  # from picture to noise, as in unsampling, they rise already
+        return float(np.interp(sigma, levels[rising], shares[rising]))
 
     def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
         """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU once."""
@@ -155,7 +147,7 @@ class Recorder:
         """The recordings of the run, one a space. Empty when no step was seen."""
         if not self.steps:
             return {}
-        sigmas = sorted(self.steps, reverse=True)
+        sigmas = sorted(self.steps, key=self.progress)
         recordings = {}
         for space in self.steps[sigmas[0]][0]:
             means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1

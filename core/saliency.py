@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .recording import Recording, read_safetensors
+from .files import expect_size, expect_words, read_safetensors
+from .recording import Recording
 
 _FORMAT = "concept_saliency.saliency.1"
 
@@ -37,12 +38,22 @@ class Saliency:
     contrast_maps: Tensor
 
     def __post_init__(self):
-        batch, _, *grid = self.maps.shape
+        expect_words("concepts", self.concepts)
+        expect_words("contrast", self.contrast, none_too=True)
+        expect_size("image_size", self.image_size)
+        expect_size("extent", self.extent)
+        if any(outer < inner for outer, inner in zip(self.extent, self.image_size)):
+            raise ValueError(f"extent is {self.extent}, less than image_size {self.image_size}")
+        batch, grid = self.maps.shape[0] if self.maps.ndim else 0, tuple(self.maps.shape[2:])
         for name, tensor, shape in (("maps", self.maps, (batch, len(self.concepts), *grid)),
                                     ("contrast_maps", self.contrast_maps, (batch, len(self.contrast), *grid)),
                                     ("presence", self.presence, (batch, len(self.concepts)))):
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"{name} have shape {tuple(tensor.shape)}, expected {shape}")
+            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                raise ValueError(f"{name} have shape {tuple(tensor.shape)} and type {tensor.dtype}, expected {shape} and torch.float32")
+            if tensor.numel() and not (-1e-4 <= float(tensor.min()) and float(tensor.max()) <= 1 + 1e-4):
+                raise ValueError(f"{name} reach from {float(tensor.min()):g} to {float(tensor.max()):g}, expected 0 to 1")
+        if len(grid) != 2 or 0 in grid or not batch:
+            raise ValueError(f"maps have shape {tuple(self.maps.shape)}, expected pictures x concepts x height x width, none of them zero")
 
     def index(self, concept: str) -> int:
         """The row of a concept, whatever its capitals; an empty name is the first. Raises ValueError for an unknown one."""

@@ -47,13 +47,24 @@ def block_step(text: TextStream, concepts: Tensor, image_keys: Tensor, image_val
 
 def output_scores(concept_out: Tensor, image_out: Tensor) -> Tensor:
     """Output space, s = o_c . o_img: B x C x D and B x N x D -> B x C x N float32."""
-    return torch.bmm(concept_out, image_out.to(concept_out).transpose(1, 2)).float()
+    return _products(concept_out, image_out.to(concept_out))
 
 
 def cross_attention_scores(concept_queries: Tensor, image_keys: Tensor) -> Tensor:
     """The weaker baseline: queries . keys before RoPE, unscaled, summed over heads -> B x C x N float32."""
-    q, k = concept_queries.transpose(1, 2).flatten(2), image_keys.to(concept_queries).transpose(1, 2).flatten(2)
-    return torch.bmm(q, k.transpose(1, 2)).float()
+    return _products(concept_queries.transpose(1, 2).flatten(2), image_keys.to(concept_queries).transpose(1, 2).flatten(2))
+
+
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """B x C x D and B x N x D -> B x C x N float32, whose differences between rows survive half precision.
+
+    What the rows have in common is multiplied apart, for only the differences decide a softmax over concepts;
+    and everything 64 times smaller, for float16 ends at 65504.
+    """
+    common = rows.float().mean(dim=1, keepdim=True)
+    parts = torch.cat((rows - common, common), dim=1) / 64
+    products = torch.bmm(parts.to(rows), columns.transpose(1, 2)).float() * 64
+    return products[:, :-1] + products[:, -1:]
 
 
 def rotate(x: Tensor, pe: Tensor) -> Tensor:

@@ -209,8 +209,10 @@ class ActiveRun:
 
     def add(self, options: dict, stream: ConceptStream | None) -> None:
         """Keep the scores of one call, averaged over its positive prompts."""
-        if stream is None or any(len(scores) != self.depth for scores in stream.scores.values()):
-            self.notes["Steps in which a cache or another node skips the model, or a block's attention, are not recorded."] = None
+        if stream is None or not stream.scores["output"]:
+            return  # a step cache answered in the model's place
+        if any(len(scores) != self.depth for scores in stream.scores.values()):
+            self.notes["Steps in which another node skips a block's attention are not recorded."] = None
             return
         scores = {space: torch.stack(s).unflatten(1, (-1, self.shape[0])).mean(dim=1) for space, s in stream.scores.items()}
         self.recorder.add(sigma_of(options), scores)

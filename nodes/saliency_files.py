@@ -1,6 +1,7 @@
 """Save Saliency and Load Saliency: safetensors files in ComfyUI's own folders."""
 
 import os
+from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
@@ -64,7 +65,7 @@ def located(file: str) -> str:
     """The path of a file in ComfyUI's input folder, or of "name [output]" in its output folder. Raises ValueError outside them."""
     name, folder = folder_paths.annotated_filepath(file.strip())
     folder = os.path.realpath(folder or folder_paths.get_input_directory())
-    path = os.path.realpath(os.path.join(folder, name))
-    if not name or os.path.commonpath((folder, path)) != folder:
+    path = os.path.realpath(os.path.join(folder, name.replace("\0", "")))
+    if not name or not Path(path).is_relative_to(folder):
         raise ValueError(f"'{file}' is not a file inside ComfyUI's folders. Give a name such as robots.safetensors.")
     return path

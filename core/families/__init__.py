@@ -20,6 +20,12 @@ class Defaults:
     temperature: float
     softmax_first: bool
 
+    def __post_init__(self):
+        parts = (self.first_layer, self.last_layer, self.first_step)
+        if not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in parts) or self.first_layer > self.last_layer or \
+                not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < 1e9 or type(self.softmax_first) is not bool:
+            raise ValueError(f"{self} cannot be: parts are from 0 to 1, the first layer comes before the last, temperature is above 0")
+
     def layers(self, depth: int) -> list[int]:
         """The default layers of a model with `depth` double-stream blocks."""
         return list(range(round(self.first_layer * (depth - 1)), round(self.last_layer * (depth - 1)) + 1))

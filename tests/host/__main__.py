@@ -1,16 +1,21 @@
-"""Run tests/host with the interpreter of every ComfyUI found: python tests/host [pytest arguments]
+"""Run tests/host with the interpreter of every ComfyUI found: python3 tests/host [--matrix] [pytest arguments]
 
 Hosts are the folders in COMFYUI_PATH (separated as PATH is), by default ~/ComfyUI*. A host's
 interpreter is its .venv, else this one. Prints in its last lines which hosts ran and which did not.
+--matrix: also the tests that take minutes, and every combination with other nodes, models, samplers
+and server options as one table.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 from glob import glob
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from table import outcomes, table  # noqa: E402
 
 
 def hosts() -> list[Path]:
@@ -26,23 +31,32 @@ def interpreter(host: Path) -> str:
     return sys.executable
 
 
-def main() -> int:
-    outcomes, failed = [], False
-    for host in hosts():
-        if not (host / "main.py").exists():
-            outcomes.append(f"HOST DID NOT RUN: {host.name} (no main.py there)")
-            failed = failed or "COMFYUI_PATH" in os.environ
-            continue
-        command = [interpreter(host), "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib",
-                   "--rootdir", str(HERE), "-c", str(HERE / "pytest.ini"), str(HERE), *sys.argv[1:]]
-        code = subprocess.run(command, env={**os.environ, "COMFYUI_HOST": str(host)}, cwd=host).returncode
-        outcomes.append(f"HOST {'PASSED' if code == 0 else f'FAILED (exit code {code})'}: {host.name}")
-        failed = failed or code != 0
-    if not outcomes:
-        outcomes.append("NO HOST RAN: no ComfyUI was found. Name one in COMFYUI_PATH, or clone it to ~/ComfyUI.")
-    print("\n" + "\n".join(outcomes), flush=True)
+def main(arguments: list[str]) -> int:
+    matrix = "--matrix" in arguments
+    tests = sorted(map(str, HERE.glob("test_matrix_*.py"))) + [str(HERE / "test_capture.py")] if matrix else [str(HERE)]
+    arguments = [a for a in arguments if a != "--matrix"] + (["-m", "long or not long"] if matrix else [])
+    lines, cells, failed = [], {}, False
+    with tempfile.TemporaryDirectory() as folder:
+        for host in hosts():
+            if not (host / "main.py").exists():
+                lines.append(f"HOST DID NOT RUN: {host.name} (no main.py there)")
+                failed = failed or "COMFYUI_PATH" in os.environ
+                continue
+            report = Path(folder) / f"{host.name}.xml"
+            command = [interpreter(host), "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir",
+                       str(HERE), "-c", str(HERE / "pytest.ini"), "--junit-xml", str(report), "-o", "junit_family=xunit1", *tests, *arguments]
+            code = subprocess.run(command, env={**os.environ, "COMFYUI_HOST": str(host)}, cwd=host).returncode
+            lines.append(f"HOST {'PASSED' if code == 0 else f'FAILED (exit code {code})'}: {host.name}")
+            failed = failed or code != 0
+            if report.exists():
+                cells[host.name] = outcomes(report)
+    if matrix and cells:
+        print("\n" + table(cells))
+    if not lines:
+        lines.append("NO HOST RAN: no ComfyUI was found. Name one in COMFYUI_PATH, or clone it to ~/ComfyUI.")
+    print("\n" + "\n".join(lines), flush=True)
     return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -50,9 +50,13 @@ class Clip:
 
 
 class SmallFlux:
-    """A golden file's model as ComfyUI's own MODEL, with what it takes to sample it."""
+    """A golden file's model as ComfyUI's own MODEL, with what it takes to sample it.
 
-    def __init__(self, golden, in_channels: int = 16):
+    dtype: of the weights; computed: of the arithmetic, where that is another. edit: changes the weights and
+    the host's settings for the model before it is built.
+    """
+
+    def __init__(self, golden, in_channels: int = 16, dtype=torch.float32, computed=None, edit=None):
         import comfy.ldm.flux.model
         import comfy.model_patcher
         import comfy.supported_models
@@ -62,12 +66,14 @@ class SmallFlux:
         known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
         kind = comfy.supported_models.Flux if config["guidance_embed"] else comfy.supported_models.FluxSchnell
         settings = kind({k: v for k, v in config.items() if k in known})
-        settings.set_inference_dtype(torch.float32, None)
-        model = settings.get_model({})
+        settings.set_inference_dtype(dtype, computed)
         weights = golden.weights()
         if in_channels > 16:  # a Fill model: what it sees besides the noisy latent has weights too
             more = torch.randn(len(weights["img_in.weight"]), (in_channels - 16) * 4, generator=torch.Generator().manual_seed(0))
             weights["img_in.weight"] = torch.cat((weights["img_in.weight"], 0.1 * more), dim=1)
+        if edit is not None:
+            weights = edit(weights, settings)
+        model = settings.get_model({})
         model.load_model_weights(weights, "")
         self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
         self.width = config["context_in_dim"]
@@ -78,14 +84,13 @@ class SmallFlux:
         pooled = torch.randn(1, self.about["config"]["vec_in_dim"], generator=generator)
         return [[text, {"pooled_output": pooled, "guidance": 3.5, **more}]]
 
-    def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None,
-               callback=None):
+    def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None, **more):
         import comfy.sample
 
         latent = torch.zeros(batch, 16, *size)
         noise = comfy.sample.prepare_noise(latent, seed)
         return comfy.sample.sample(model, noise, steps, cfg, sampler, "simple", positive or self.conditioning(1),
-                                   negative or self.conditioning(2), latent, disable_pbar=True, callback=callback, seed=seed)
+                                   negative or self.conditioning(2), latent, disable_pbar=True, seed=seed, **more)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +108,11 @@ def flux(golden):
     return SmallFlux(golden("flux1_dev_like"))
 
 
+@pytest.fixture(scope="session")
+def schnell(golden):
+    return SmallFlux(golden("flux1_schnell_like"))
+
+
 @pytest.fixture
 def clip(flux):
     return Clip(flux.width)
@@ -117,5 +127,16 @@ def apply(flux, clip):
             cross_attention=False):
         return ConceptAttentionApply.execute(model or flux.patcher, clip, concepts, contrast, start_percent, end_percent, token,
                                              cross_attention).result
+
+    return run
+
+
+@pytest.fixture
+def check(flux, apply):
+    """One cell of the matrix: check(model, sample, prompts) -> recording. See oracle.check."""
+    import oracle
+
+    def run(model=None, sample=flux.sample, prompts=None, **settings):
+        return oracle.check(apply, model or flux.patcher, sample, prompts or flux.conditioning(1), **settings)
 
     return run

@@ -12,21 +12,11 @@ from concept_saliency.nodes import capture
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from conftest import Clip, SmallFlux
+from oracle import traces
 
 
 def newest(runs):
     return runs.find(None)[0]
-
-
-def traces(model) -> list[str]:
-    """Whatever of ours can be found on a model that was not patched."""
-    found = [f"wrapper {kind}" for kind, keyed in model.wrappers.items() if capture.KEY in keyed]
-    options = model.model_options["transformer_options"]
-    found += [key for key in ("patches_replace", "optimized_attention_override") if options.get(key)]
-    for name, module in model.model.diffusion_model.named_modules():
-        found += [f"{name}.{key}" for key in vars(module) if key == "forward" or key in ("_concepts", "_capture")]
-        found += [f"{name} hook" for hooks in (module._forward_hooks, module._forward_pre_hooks) if hooks]
-    return found
 
 
 @pytest.mark.parametrize("name", ["flux1_dev_like", "flux1_schnell_like"])

@@ -167,10 +167,16 @@ def test_saved_saliency_comes_back_and_only_from_comfyui_s_folders(saliency, tmp
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
     (tmp_path / "secret.safetensors").write_bytes(b"")
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "link").symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(Exception, match="outside the output folder"):  # the host's own guard
+        ConceptSaliencySave.execute(saliency, "../../one")
     ConceptSaliencySave.execute(saliency, "maps/one")
     again = ConceptSaliencyLoad.execute("maps/one_00001_.safetensors [output]").result[0]
     assert torch.equal(again.maps, saliency.maps) and again.concepts == saliency.concepts
     for name, message in (("../secret.safetensors", "not a file inside"), (str(tmp_path / "secret.safetensors"), "not a file inside"),
-                          ("", "not a file inside"), ("missing.safetensors", "There is no file")):
+                          ("", "not a file inside"), ("a/../../secret.safetensors", "not a file inside"), ("..", "not a file inside"),
+                          ("/", "not a file inside"), (".. [output]", "not a file inside"), ("../secret.safetensors [temp]", "not a file inside"),
+                          ("link", "not a file inside"), ("\0", "no file"), ("x" * 5000, "no file"), ("missing.safetensors", "There is no file")):
         with pytest.raises(ValueError, match=message):
             ConceptSaliencyLoad.execute(name)
