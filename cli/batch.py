@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Iterable
 
@@ -23,10 +22,9 @@ from .image import Question, asking
 
 EXAMPLES = options.examples(
     'concept-saliency batch photos --concepts "cat, sand" --out results',
-    'accelerate launch --num_processes 4 --module concept_saliency.cli batch photos --concepts cat --out results')
+    "accelerate launch --multi_gpu --num_processes 4 --module concept_saliency.cli batch photos --concepts cat")
 LINE = "result.json"  # in a picture's folder: its line of the results file
 SETTINGS = "settings.json"
-PATIENCE = timedelta(days=30)  # a process that is done waits for the slowest
 
 
 class Results:
@@ -108,11 +106,9 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
     Each picture gets a folder of its name in --out, and one line of JSON in --out/results-N.jsonl, N being the
     process. Killed and started again with the same words, it goes on where it stopped. A file that cannot be
     read is reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
-    for several processes, GPUs or machines that share the folders.
+    --multi_gpu (without a GPU too) for several processes, GPUs or machines that share the folders.
     """
-    from accelerate import PartialState
-
-    state = PartialState(timeout=PATIENCE)
+    state = models.process_of(model_name)
     files = pictures.in_folder(folder, leave_out=out)
     if not files:
         raise ValueError(f"There is no picture in '{folder}'. Known are files that end in {', '.join(sorted(pictures.SUFFIXES))}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Callable, Protocol, Sequence
 
@@ -16,6 +17,7 @@ from ..demo.world import CONTRAST
 from .pictures import padded
 
 Progress = Callable[[Sequence], Sequence]
+PATIENCE = timedelta(days=30)  # a process that is done waits for the slowest
 
 
 class Model(Protocol):
@@ -49,8 +51,19 @@ def load(name: str, weights: Path | None = None) -> Model:
     """The model called `name`. weights: a folder of other weights for 'tiny'. Raises ValueError for a name that means none."""
     if name == "tiny":
         return Tiny(TinyFlux(weights) if weights else TinyFlux())
-    # The one place for other models: an adapter with Model's attributes and methods around a diffusers pipeline.
+    # The one place for other models: an adapter with Model's attributes and methods around a diffusers pipeline,
+    # on the device process_of(name).device.
     raise ValueError(f"--model is '{name}', but diffusers models cannot be loaded by this version yet. Use --model tiny.")
+
+
+def process_of(name: str):
+    """This process among those that `accelerate launch` started (accelerate.PartialState), for the model called `name`.
+
+    The tiny model runs on the CPU, where accelerate joins processes only if it is told so.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=name == "tiny" or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 class Tiny:
