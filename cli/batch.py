@@ -111,7 +111,7 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
     state = models.process_of(model_name)
     files = pictures.in_folder(folder, leave_out=out)
     if not files:
-        raise ValueError(f"There is no picture in '{folder}'. Known are files that end in {', '.join(sorted(pictures.SUFFIXES))}.")
+        raise ValueError(f"There is no picture in '{folder}'. Pictures end in {', '.join(sorted(pictures.SUFFIXES))}.")
     question.check(model)
     results = Results(out, {"model": model_name} | asdict(question), state.process_index, state.num_processes)
     mine, broken = files[state.process_index::state.num_processes], 0

@@ -19,9 +19,8 @@ from .pictures import SUFFIXES
 
 IMAGENET_URL = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-               "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
-VOC_NAMES = VOC_CLASSES[:10] + ("dining table",) + VOC_CLASSES[11:15] + ("potted plant",) + VOC_CLASSES[16:19] + ("tv monitor",)
+VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog", "horse",
+             "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor")  # 1 to 20 in the label pictures
 VOC_CONTRAST = "background, floor, grass, tree, sky"  # the authors'; "person" is a class there
 NOT_COUNTED = -1
 
@@ -153,7 +152,8 @@ class Folder(Sequence):
             with Image.open(path) as file:
                 mask = np.array(file.convert("L")) >= 128
             if mask.shape != labels.shape:
-                raise ValueError(f"'{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {labels.shape[1]} x {labels.shape[0]}.")
+                raise ValueError(f"'{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {labels.shape[1]} x "
+                                 f"{labels.shape[0]}. Masks are as large as their pictures.")
             labels[mask] = i + 1
         return Sample(self.images[index].name, image, tuple(path.parent.name for path in masks), labels)
 

@@ -35,10 +35,11 @@ HEAD = ["| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|--
 @click.option("--split", type=click.Choice(["train", "val"]), default="val", show_default=True, help="Of PascalVOC.")
 @click.option("--class-names", type=options.EXISTING_FILE, help="JSON, WordNet id to name; for imagenet.")
 @click.option("--scenes", type=click.IntRange(1), help="Pictures to report on.  [default: 200 of tiny, else all]")
-@click.option("--tune", type=click.IntRange(0), help="Other pictures, on which settings are chosen; 0: the model's own settings.  "
-              "[default: 60 of tiny, else 0]")
+@click.option("--tune", type=click.IntRange(0), help="Other pictures, to choose settings on; 0: the model's own settings.  "
+                                                           "[default: 60 of tiny, else 0]")
 @click.option("--seed", type=click.IntRange(0, 10**9), default=0, show_default=True, help="Picks tiny's scenes.")
-@click.option("--samples", type=click.IntRange(1, 64), default=1, show_default=True, help="Passes with different noise, averaged.")
+@click.option("--samples", type=click.IntRange(1, 64), default=1, show_default=True,
+              help="Passes with different noise, averaged; the paper uses 5.")
 @options.model
 @click.option("--weights", type=options.EXISTING_FOLDER, help="Folder of other weights of the tiny model than the bundled ones.")
 @click.option("--contrast", help="Rivals of the target.  [default: the paper's]")
@@ -80,12 +81,8 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
         raise ValueError(f"{data.title} holds {len(data)} pictures, but --tune takes {tune} of them. Take fewer.")
     report = range(tune, min(len(data), tune + (scenes or len(data))))
 
+    best = chosen_settings(model, data, tune, rivals, samples)
     layers = layer_choices(model.depth)
-    best = {space: Setting(model.noise_level, space, "auto", 0.0) for space in SPACES}
-    if tune:
-        choices = [Setting(level, space, la, te) for level in NOISE_LEVELS for space in SPACES for la in layers for te in TEMPERATURES[space]]
-        figures = measure(model, data, range(tune), choices, rivals, samples, f"choosing on {tune}")
-        best = {space: max((s for s in figures if s.space == space), key=lambda s: score(figures[s])) for space in SPACES}
     chosen = "Best setting of each space (chosen on other scenes)" if tune else "The settings of the model itself"
     tables = {chosen: list(best.values()),
               "Per layer": [best[space]._replace(layers=la) for space in SPACES for la in layers],
@@ -94,11 +91,10 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
     wanted = dict.fromkeys(itertools.chain.from_iterable(tables.values()))
     reported = measure(model, data, report, wanted, rivals, samples, f"reporting on {len(report)}")
 
-    if tiny:
-        click.echo(f"## Tiny world: {len(report)} held-out scenes, seeds {data.seeds[report.start]} to {data.seeds[report.stop - 1]}, "
-                   "one forward pass each")
-    else:
-        click.echo(f"## {data.title}: {len(report)} pictures, model {model_name}, {samples} pass{'es' * (samples > 1)} each")
+    seeds = data.seeds[report.start:report.stop] if tiny else None
+    what = f"held-out scenes, seeds {seeds[0]} to {seeds[-1]}" if tiny else f"pictures, model {model_name}"
+    passes = "one forward pass" if samples == 1 else f"{samples} forward passes"
+    click.echo(f"## {data.title}: {len(report)} {what}, {passes} each")
     click.echo(f"\nThe target competes with: {rivals}")
     for title, settings in tables.items():
         click.echo("\n".join(["", f"### {title}", "", *HEAD, *rows(settings, reported)]))
@@ -106,7 +102,6 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
             click.echo(PUBLISHED[name])
     click.echo("\n" + verdict(*(reported[best[space]] for space in SPACES)))
     if tiny:
-        seeds = data.seeds[report.start:report.stop]
         click.echo(f"\nPresence of the things that are there against those that are not, with the stored settings: AUROC "
                    f"{presence_auroc(model.flux, seeds):.4f}.")
         plain, refined = boundary_ious(model.flux, seeds)
@@ -118,6 +113,16 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
                         for s, m in sorted(reported.items())}}, indent=1), "utf-8")
     if page:
         write_page(page, model, data, report[:page_pictures], best["output"], rivals, samples)
+
+
+def chosen_settings(model: models.Model, data: datasets.DataSet, tune: int, rivals: str, samples: int) -> dict[str, Setting]:
+    """The best setting of each space on the first `tune` pictures; the model's own where there is none to choose on."""
+    if not tune:
+        return {space: Setting(model.noise_level, space, "auto", 0.0) for space in SPACES}
+    choices = [Setting(level, space, layers, temperature) for level in NOISE_LEVELS for space in SPACES
+               for layers in layer_choices(model.depth) for temperature in TEMPERATURES[space]]
+    figures = measure(model, data, range(tune), choices, rivals, samples, f"choosing on {tune}")
+    return {space: max((s for s in figures if s.space == space), key=lambda s: score(figures[s])) for space in SPACES}
 
 
 def opened(name: str, path: Path | None, split: str, class_names: Path | None) -> datasets.DataSet:
@@ -143,8 +148,8 @@ def rows(settings: Iterable[Setting], reported: dict[Setting, Metrics]) -> list[
             m = reported[s]
             precision = "-" if math.isnan(m.mean_average_precision) else f"{m.mean_average_precision:.4f}"
             temperature = f"{s.temperature:g}" if s.temperature else "auto"
-            lines.append(f"| {s.space} | {s.layers} | {s.noise_level:g} | {temperature} | {m.pixel_accuracy:.4f} | {m.mean_iou:.4f} | "
-                         f"{precision} |")
+            lines.append(f"| {s.space} | {s.layers} | {s.noise_level:g} | {temperature} | {m.pixel_accuracy:.4f} | "
+                         f"{m.mean_iou:.4f} | {precision} |")
     return lines
 
 

@@ -36,8 +36,9 @@ class Question:
 
     def check(self, model: models.Model) -> None:
         """Put it to a small grey picture. Raises ValueError for what is wrong with it before anything is written."""
-        recording = model.record(torch.full((1, 3, 64, 64), 0.5), self.concepts, self.contrast, [self.caption], self.noise_level)["output"]
-        saliency(recording, self.look.layers)
+        grey = torch.full((1, 3, 64, 64), 0.5)
+        recordings = model.record(grey, self.concepts, self.contrast, [self.caption], self.noise_level)
+        saliency(recordings["output"], self.look.layers)
 
     def answer(self, model: models.Model, picture: Tensor, folder: Path, title: str) -> dict:
         """Write the results for one picture, 1 x 3 x H x W in 0..1, into `folder`; returns what JSON says of them."""

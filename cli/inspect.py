@@ -46,7 +46,8 @@ def described(file: Path) -> dict:
     recording = Recording.load(file)  # refuses whatever else it is
     about = of_saliency(saliency(recording))
     return {"kind": "recording", "family": recording.family, "space": recording.space, "layers": list(recording.layers),
-            "depth": recording.depth, "steps": len(recording.sigmas), "noise_levels": [round(s, 4) for s in recording.sigmas]} | about
+            "depth": recording.depth, "steps": len(recording.sigmas),
+            "noise_levels": [round(sigma, 4) for sigma in recording.sigmas]} | about
 
 
 def of_saliency(found: Saliency) -> dict:

@@ -80,7 +80,8 @@ class Tiny:
         if unknown := self.flux.tokenizer.unknown(prompt):
             raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: "
                              f"{', '.join(sorted(self.flux.tokenizer.numbers))}")
-        return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, **({"steps": steps} if steps else {}))
+        own = {"steps": steps} if steps else {}
+        return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, **own)
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=(0,), token="mean",
                cross_attention=False, self_attention=True) -> dict[str, Recording]:

@@ -15,7 +15,8 @@ from .models import Model
 SIDE = 256
 
 
-def write_page(file: Path, model: Model, data: DataSet, picks: Sequence[int], setting: Setting, contrast: str, samples: int) -> None:
+def write_page(file: Path, model: Model, data: DataSet, picks: Sequence[int], setting: Setting, contrast: str,
+               samples: int) -> None:
     """Write a contact sheet, one row a sample and target; masks are where a map exceeds its mean."""
     tiles = []
     for pick in picks:

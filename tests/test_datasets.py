@@ -16,7 +16,7 @@ CAT = "n02123045"
 
 
 def scene_with(count: int, start: int = 0):
-    """A small scene with that many things that PascalVOC knows too, when `count` is given."""
+    """A small scene with that many things, all of them known to PascalVOC too."""
     return next(scene for scene in (make_scene(seed, (96, 128)) for seed in range(start, start + 10_000))
                 if len(scene.things) == count and set(scene.things) <= {"boat", "car", "cat", "person"})
 
@@ -111,7 +111,8 @@ def test_tiny_world_labels_are_the_scene_s_masks():
     assert all(np.array_equal(sample.labels == i + 1, scene.masks[thing]) for i, thing in enumerate(scene.things))
 
 
-@pytest.mark.parametrize("content, expected", [({CAT: "cat"}, {CAT: "cat"}), ({"281": [CAT, "tabby_cat, cat"]}, {CAT: "tabby cat"})])
+@pytest.mark.parametrize("content, expected", [({CAT: "cat"}, {CAT: "cat"}),
+                                               ({"281": [CAT, "tabby_cat, cat"]}, {CAT: "tabby cat"})])
 def test_class_names(tmp_path, content, expected):
     (tmp_path / "names.json").write_text(json.dumps(content))
     assert read_class_names(tmp_path / "names.json") == expected
