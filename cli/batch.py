@@ -108,6 +108,8 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
     read is reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
     --multi_gpu (without a GPU too) for several processes, GPUs or machines that share the folders.
     """
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"--out is '{folder}', the folder of the pictures itself. Choose another.")
     state = models.process_of(model_name)
     files = pictures.in_folder(folder, leave_out=out)
     if not files:

@@ -112,6 +112,7 @@ def test_image_of_any_size(run, tmp_path):
     (["image", "pictures/0.png", "--concepts", "cat", "--layers", "9"], "layers are 0 to 2"),
     (["batch", "pictures", "--concepts", "unicorn"], "does not know 'unicorn'"),
     (["batch", "empty", "--concepts", "cat"], "There is no picture in 'empty'"),
+    (["batch", "empty", "--concepts", "cat", "--out", "empty"], "the folder of the pictures itself"),
     (["generate", "--prompt", "a unicorn", "--concepts", "cat"], "does not know 'unicorn'"),
     (["generate", "--prompt", "a cat", "--concepts", "cat", "--size", "big"], "is no size"),
     (["generate", "--prompt", "a cat", "--concepts", "cat", "--size", "50x50"], "multiples of 16"),
@@ -120,7 +121,7 @@ def test_image_of_any_size(run, tmp_path):
 def test_unusable_input_is_refused_and_nothing_is_written(run, folder, monkeypatch, arguments, message):
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
-    result = run(*arguments, *(["--out", "out"] if arguments[0] != "inspect" else []))
+    result = run(*arguments, *(["--out", "out"] if arguments[0] != "inspect" and "--out" not in arguments else []))
     assert result.exit_code == 2 and message in result.stderr and not Path("out").exists()
 
 
