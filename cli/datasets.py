@@ -20,7 +20,8 @@ from .pictures import SUFFIXES
 IMAGENET_URL = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
-             "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor")  # 1 to 20 in the label pictures
+             "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train",
+             "tv monitor")  # 1 to 20 in the label pictures
 VOC_CONTRAST = "background, floor, grass, tree, sky"  # the authors'; "person" is a class there
 NOT_COUNTED = -1
 
