@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+from importlib import import_module
+
+try:
+    import click
+except ModuleNotFoundError as error:  # the pack's nodes do without it
+    raise SystemExit("The shell commands need the 'headless' extra: pip install 'concept-saliency[headless]'") from error
+
+COMMANDS = ("demo", "generate", "image", "batch", "inspect", "evaluate")
+
+
+class Unusable(click.ClickException):
+    """Input that cannot be used: exit code 2."""
+
+    exit_code = 2
+
+
+class Shell(click.Group):
+    """Subcommands by name, each a module here with a click command `command`, imported when it is needed."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return import_module(f".{name}", __package__).command if name in COMMANDS else None
+
+    def invoke(self, context: click.Context):
+        """Run a subcommand; what the package refuses with a ValueError is the user's input."""
+        try:
+            return super().invoke(context)
+        except ValueError as error:
+            raise Unusable(str(error)) from error
+
+
+@click.group(cls=Shell, context_settings={"help_option_names": ["-h", "--help"]})
+def shell() -> None:
+    """See where Flux sees each word you type.
+
+    Exit codes: 0 all well, 1 some pictures of a batch could not be read, 2 input that cannot be used.
+    """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code (2 for input that cannot be used)."""
-    from . import demo, evaluate
-
-    parser = argparse.ArgumentParser(prog="concept-saliency", description="See where Flux sees each word you type.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in (("demo", demo), ("evaluate", evaluate)):
-        summary = module.__doc__.split(": ", 1)[1].strip()
-        sub = commands.add_parser(name, help=summary, description=summary, epilog=module.EXAMPLES,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.main)
-    args = parser.parse_args(argv)
+    """Entry point; returns the exit code."""
     try:
-        return args.run(args)
-    except ValueError as error:
-        print(f"concept-saliency {args.command}: {error}", file=sys.stderr)
-        return 2
+        shell.main(argv, prog_name="concept-saliency")
+    except SystemExit as done:  # click's own way to end
+        return done.code

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Sequence
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ class SegmentationMetrics:
     labelled: int = 0
     precisions: list[float] = field(default_factory=list)
 
-    def add(self, coefficients: Tensor, label: Tensor) -> None:
-        """One picture: coefficients h x w of any scale, label H x W bool.
+    def add(self, coefficients: Tensor, label: Tensor, counted: Tensor | None = None) -> None:
+        """One picture: coefficients h x w of any scale, label H x W bool; counted: H x W bool, all if not given.
 
         The mask is where the coefficients exceed their mean; mask and min-max scaled coefficients are
         enlarged to the label's size by nearest neighbour, so that it is enough to count each cell's pixels.
@@ -34,8 +36,9 @@ class SegmentationMetrics:
         coefficients = coefficients.double()
         number = torch.arange(coefficients.numel(), dtype=torch.float64).view(1, 1, *coefficients.shape)
         cells = interpolate(number, size=label.shape, mode="nearest").long().flatten()
-        total = torch.bincount(cells, minlength=coefficients.numel()).numpy()
-        inside = torch.bincount(cells[label.flatten().bool()], minlength=coefficients.numel()).numpy()
+        counted = torch.ones_like(label, dtype=torch.bool) if counted is None else counted
+        total = torch.bincount(cells[counted.flatten()], minlength=coefficients.numel()).numpy()
+        inside = torch.bincount(cells[(label.bool() & counted).flatten()], minlength=coefficients.numel()).numpy()
         above = (coefficients > coefficients.mean()).flatten().numpy()
         self.correct += int(np.where(above, inside, total - inside).sum())
         self.labelled += int(total.sum())
@@ -58,6 +61,41 @@ class SegmentationMetrics:
     @property
     def mean_average_precision(self) -> float:
         return float(np.mean(self.precisions))
+
+
+@dataclass
+class ClassMetrics:
+    """Pixel accuracy and mIoU of several classes at once, accumulated over pictures (experiments/pascal_voc_segmentation).
+
+    mIoU is the mean over all classes that were there or were found, the background being one of them.
+    """
+
+    correct: int = 0
+    labelled: int = 0
+    shared: Counter = field(default_factory=Counter)
+    covered: Counter = field(default_factory=Counter)
+    mean_average_precision: float = float("nan")  # not defined here
+
+    def add(self, maps: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+        """One picture. maps: C x h x w, the rows `names`, then their rivals; labels: H x W, i + 1 where names[i] is,
+        0 for the background, negative for pixels that do not count. The strongest row wins a pixel."""
+        winner = maps.argmax(dim=0) + 1
+        winner = torch.where(winner > len(names), 0, winner)
+        found = interpolate(winner[None, None].double(), size=labels.shape, mode="nearest")[0, 0].long()[labels >= 0]
+        labels = labels[labels >= 0]
+        self.correct += int((found == labels).sum())
+        self.labelled += len(labels)
+        for number, name in enumerate(("", *names)):
+            self.shared[name] += int(((found == number) & (labels == number)).sum())
+            self.covered[name] += int(((found == number) | (labels == number)).sum())
+
+    @property
+    def pixel_accuracy(self) -> float:
+        return self.correct / self.labelled
+
+    @property
+    def mean_iou(self) -> float:
+        return float(np.mean([self.shared[name] / covered for name, covered in self.covered.items() if covered]))
 
 
 def boundary_iou(predicted: Tensor, label: Tensor, share: float = 0.02) -> float:

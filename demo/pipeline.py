@@ -56,8 +56,8 @@ class TinyFlux:
                             len(self.flux.double_blocks), image_size)
         return vectors, recorder
 
-    def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False) -> Tensor:
-        stream = ConceptStream(flux1, self.flux, vectors, t, None, cross_attention)
+    def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True) -> Tensor:
+        stream = ConceptStream(flux1, self.flux, vectors, t, None, cross_attention, self_attention)
         velocity = self.flux(img, txt, t, grid, watch=stream.watch)
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity
@@ -84,15 +84,16 @@ class TinyFlux:
     @torch.no_grad()
     def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seed: int = 0, token: str = "mean",
-               cross_attention: bool = False) -> dict[str, Recording]:
+               cross_attention: bool = False, self_attention: bool = True) -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1 (sides multiples of 16): one forward
         pass at `noise_level` (0 to 1, the model's own if not given), with captions or empty prompts."""
-        return self.record_latents(encode(self.codec, images), concepts, contrast, captions, noise_level, seed, token, cross_attention)
+        return self.record_latents(encode(self.codec, images), concepts, contrast, captions, noise_level, seed, token,
+                                   cross_attention, self_attention)
 
     @torch.no_grad()
     def record_latents(self, latents: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                        noise_level: float | None = None, seed: int = 0, token: str = "mean",
-                       cross_attention: bool = False) -> dict[str, Recording]:
+                       cross_attention: bool = False, self_attention: bool = True) -> dict[str, Recording]:
         """The same for pictures that are encoded already: model latents B x 16 x h x w, even sides."""
         level = self.noise_level if noise_level is None else noise_level
         size = tuple(side * 8 for side in latents.shape[-2:])
@@ -100,7 +101,8 @@ class TinyFlux:
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
         img, grid = pack((1 - level) * latents + level * noise)
         txt = self.encode_prompts(captions or [""] * len(latents))
-        self._watched(img, grid, txt, torch.full((len(latents),), level), vectors, recorder, cross_attention)
+        self._watched(img, grid, txt, torch.full((len(latents),), level), vectors, recorder, cross_attention,
+                      self_attention)
         return recorder.finish()
 
 

@@ -22,11 +22,12 @@ class Asked:
     contrast: tuple[str, ...]
     vectors: Tensor
     cross_attention: bool
+    self_attention: bool = True
 
 
 def ask(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
-        cross_attention: bool) -> Asked:
-    """Parse and encode. Raises ValueError for concepts or an encoder that cannot be used."""
+        cross_attention: bool, self_attention: bool = True) -> Asked:
+    """Parse and encode. self_attention: see core.stream.block_step. Raises ValueError for concepts or an encoder that cannot be used."""
     wanted = parse_concepts(_text(concepts))
     rivals = parse_contrast(_text(contrast), wanted)
     if isinstance(encode, DiffusionPipeline):
@@ -36,7 +37,7 @@ def ask(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contr
                          "vectors T x D. Give encode=pipe.")
     with torch.no_grad():
         vectors = concept_vectors([*wanted, *rivals], encode, token)
-    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention)
+    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
 
 
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:

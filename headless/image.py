@@ -34,12 +34,13 @@ def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, conc
 def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
-                 guidance_scale: float = 3.5) -> dict[str, Recording]:
+                 self_attention: bool = True, guidance_scale: float = 3.5) -> dict[str, Recording]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, or
     B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain picture, to 1, nothing but
-    noise. samples: passes with noise from seed, seed + 1 and so on. guidance_scale: for models that were distilled.
+    noise. samples: passes with noise from seed, seed + 1 and so on. self_attention: whether
+    concepts see one another (the paper's ablation). guidance_scale: for models that were distilled.
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer = transformer_of(pipe)
@@ -47,7 +48,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
         raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
                          "expected a level of 0 to 1 and at least one sample")
     pictures = as_tensor(image)
-    asked = ask(pipe, concepts, contrast, token, cross_attention)
+    asked = ask(pipe, concepts, contrast, token, cross_attention, self_attention)
     embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(pictures))
     latents = encode(pipe, padded(pictures))
     seen = surroundings(pipe, latents)

@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 
 from concept_saliency.cli import main
-from concept_saliency.cli.evaluate import HELD_OUT, measure
+from concept_saliency.cli.datasets import TinyWorld
+from concept_saliency.cli.evaluate import HELD_OUT
+from concept_saliency.cli.measure import Setting, measure
+from concept_saliency.cli.models import Tiny
+from concept_saliency.core.concepts import DEFAULT_CONTRAST
 from concept_saliency.core.saliency import saliency
 from concept_saliency.demo.pipeline import WEIGHTS, TinyFlux
 from concept_saliency.demo.world import GROUNDS, THINGS, make_scene, vocabulary
@@ -35,7 +39,8 @@ def test_weights_are_small():
 
 def test_maps_find_things_in_scenes_that_training_never_saw(tiny):
     """Well above chance on a handful of scenes; the figures that count are printed by `concept-saliency evaluate`."""
-    metrics = measure(tiny, range(HELD_OUT + 900_000, HELD_OUT + 900_010), tiny.noise_level, [("output", "auto", 0.0)])
+    data = TinyWorld(range(HELD_OUT + 900_000, HELD_OUT + 900_010))
+    metrics = measure(Tiny(tiny), data, range(10), [Setting(tiny.noise_level, "output", "auto", 0.0)], DEFAULT_CONTRAST)
     (found,) = metrics.values()
     assert found.mean_iou >= 0.6 and found.mean_average_precision >= 0.6
 
@@ -74,5 +79,7 @@ def test_evaluate_prints_its_table_and_writes_json(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(evaluate, "TEMPERATURES", {space: (1.0,) for space in evaluate.SPACES})
     assert main(["evaluate", "--scenes", "2", "--tune", "1", "--json", str(tmp_path / "figures.json")]) == 0
     printed = capsys.readouterr().out
-    assert "mIoU" in printed and "Output space is" in printed and "AUROC" in printed
-    assert set(json.loads((tmp_path / "figures.json").read_text())["best"]) == {"output", "cross-attention"}
+    assert "mIoU" in printed and "Output space is" in printed and "AUROC" in printed and "Without self-attention" in printed
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert set(written["best"]) == {"output", "cross-attention"}
+    assert sum(key.endswith(" without-self-attention") for key in written["figures"]) == 2

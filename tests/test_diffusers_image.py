@@ -113,3 +113,15 @@ def test_refusals(pipe, how, message):
     with pytest.raises(ValueError, match=message):
         scores(pipe, **how)
     assert hooks(pipe.transformer) == 0
+
+
+def test_the_example_runs(tmp_path, monkeypatch):
+    import runpy
+    from pathlib import Path
+
+    pipe = tiny()
+    pipe.default_sample_size = 8
+    example = runpy.run_path(Path(__file__).parent.parent / "examples" / "saliency_with_diffusers.py")
+    monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", lambda *args, **kwargs: pipe)
+    example["main"]("tiny", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"recording.safetensors", "choices.png", "mask_cat.png", "mask_dog.png"}

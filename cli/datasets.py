@@ -1,0 +1,197 @@
+"""The data sets of the evaluation: pictures, what is in them, and where.
+
+A data set is a sequence that reads a sample when it is asked for, and holds no file open.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..core.concepts import DEFAULT_CONTRAST
+from ..demo.world import make_scene
+from .pictures import SUFFIXES
+
+IMAGENET_URL = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+             "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train",
+             "tv monitor")  # 1 to 20 in the label pictures
+VOC_CONTRAST = "background, floor, grass, tree, sky"  # the authors'; "person" is a class there
+NOT_COUNTED = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture. image: H x W x 3 uint8; labels: H x W int16, i + 1 where targets[i] is, 0 elsewhere, NOT_COUNTED
+    where nobody knows. seed: of the noise that is mixed in."""
+
+    name: str
+    image: np.ndarray
+    targets: tuple[str, ...]
+    labels: np.ndarray
+    seed: int = 0
+
+
+class TinyWorld(Sequence):
+    """Scenes of the tiny world, by seed."""
+
+    title, contrast, together, label_size = "Tiny world", DEFAULT_CONTRAST, False, None
+
+    def __init__(self, seeds: range):
+        self.seeds = seeds
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene = make_scene(self.seeds[index])
+        labels = sum((i + 1) * scene.masks[thing].astype(np.int16) for i, thing in enumerate(scene.things))
+        return Sample(f"scene {self.seeds[index]}", scene.image, scene.things, labels, self.seeds[index])
+
+
+class ImageNetSegmentation(Sequence):
+    """gtsegs_ijcv.mat (Guillaumin et al. 2014): 4276 pictures with one object each, as a MATLAB 7.3 file, which is HDF5.
+
+    Every cell is a reference: /value/img[i, 0] to 3 x W x H uint8, /value/gt[i, 0] to a cell whose [0, 0] refers
+    to W x H uint8 (1: the object), /value/id[i, 0] to the characters of "<WordNet id>_<number>".
+    class_names: WordNet id -> name.
+    """
+
+    title, contrast, together, label_size = "ImageNet-Segmentation", DEFAULT_CONTRAST, False, (224, 224)
+
+    def __init__(self, file: Path, class_names: dict[str, str]):
+        self.h5py = _h5py()
+        self.file, self.class_names = file, class_names
+        try:
+            with self.h5py.File(file, "r") as opened:
+                self.length = len(opened["/value/img"])
+        except (OSError, KeyError) as error:
+            raise ValueError(f"'{file}' cannot be read as ImageNet-Segmentation: {error}. Get it from {IMAGENET_URL}") from error
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        with self.h5py.File(self.file, "r") as file:
+            image = np.array(file[file["/value/img"][index, 0]]).transpose(2, 1, 0)
+            mask = np.array(file[file[file["/value/gt"][index, 0]][0, 0]]).T
+            identity = "".join(map(chr, np.array(file[file["/value/id"][index, 0]]).flatten()))
+        synset = identity.partition("_")[0]
+        if synset not in self.class_names:
+            raise ValueError(f"--class-names has no name for the WordNet id '{synset}' of picture {index}. Add it.")
+        return Sample(identity, image, (self.class_names[synset],), (mask > 0).astype(np.int16))
+
+
+class PascalVOC(Sequence):
+    """PascalVOC 2012 (VOCdevkit/VOC2012): the segmentation split `split`; pixels on an object's outline (255) do not count.
+
+    single: only pictures with exactly one class, each class alone; else all pictures, their classes at once.
+    """
+
+    contrast = VOC_CONTRAST
+
+    def __init__(self, folder: Path, split: str = "val", single: bool = True):
+        self.folder, self.together = folder, not single
+        self.title = f"PascalVOC 2012 {split}, {'single' if single else 'multi'}-class"
+        self.label_size = (224, 224) if single else (64, 64)
+        listed = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not listed.is_file():
+            raise ValueError(f"There is no '{listed}'. --path is the folder VOCdevkit/VOC2012 of {VOC_URL}")
+        self.names = listed.read_text("utf-8").split()
+        if single:
+            self.names = [name for name in self.names if len(self._classes(self._labels(name))) == 1]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self.names[index]
+        found = self._labels(name)
+        classes = self._classes(found)
+        labels = np.where(found == 255, NOT_COUNTED, 0).astype(np.int16)
+        for i, number in enumerate(classes):
+            labels[found == number] = i + 1
+        return Sample(name, _image(self.folder / "JPEGImages" / f"{name}.jpg"), tuple(VOC_NAMES[c - 1] for c in classes), labels)
+
+    def _labels(self, name: str) -> np.ndarray:
+        with Image.open(self.folder / "SegmentationClass" / f"{name}.png") as file:
+            return np.array(file)
+
+    @staticmethod
+    def _classes(labels: np.ndarray) -> list[int]:
+        return [int(c) for c in np.unique(labels) if 0 < c < 255]
+
+
+class Folder(Sequence):
+    """images/NAME.jpg (or .png ...) and masks/CLASS/NAME.png, white where the class CLASS is."""
+
+    contrast, together, label_size = DEFAULT_CONTRAST, False, (224, 224)
+
+    def __init__(self, folder: Path):
+        self.title = folder.name
+        self.masks: dict[str, list[Path]] = {}
+        for mask in sorted(folder.glob("masks/*/*.png")):
+            self.masks.setdefault(mask.stem, []).append(mask)
+        self.images = sorted(p for p in folder.glob("images/*") if p.suffix.lower() in SUFFIXES and p.stem in self.masks)
+        if not self.images:
+            raise ValueError(f"'{folder}' holds no picture with a mask. Expected are images/NAME.jpg and masks/CLASS/NAME.png.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = _image(self.images[index])
+        labels = np.zeros(image.shape[:2], dtype=np.int16)
+        masks = self.masks[self.images[index].stem]
+        for i, path in enumerate(masks):
+            with Image.open(path) as file:
+                mask = np.array(file.convert("L")) >= 128
+            if mask.shape != labels.shape:
+                raise ValueError(f"'{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {labels.shape[1]} x "
+                                 f"{labels.shape[0]}. Masks are as large as their pictures.")
+            labels[mask] = i + 1
+        return Sample(self.images[index].name, image, tuple(path.parent.name for path in masks), labels)
+
+
+DataSet = TinyWorld | ImageNetSegmentation | PascalVOC | Folder
+
+
+def read_class_names(file: Path | None) -> dict[str, str]:
+    """WordNet id -> name of a JSON file: {"n02123045": "cat", ...}, or Keras' {"281": ["n02123045", "tabby"], ...}.
+
+    Raises ValueError for anything else; a bare list of names says not which WordNet id each belongs to.
+    """
+    wanted = ('ImageNet-Segmentation names its classes by WordNet id. Give --class-names a JSON file such as '
+              '{"n02123045": "cat", ...}, or imagenet_class_index.json as Keras has it. The paper uses short everyday names.')
+    if file is None:
+        raise ValueError(wanted)
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{file}' is no JSON: {error}. {wanted}") from error
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"'{file}' holds no names by WordNet id. {wanted}")
+    pairs = [value if isinstance(value, list) else (key, value) for key, value in found.items()]
+    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
+        raise ValueError(f"'{file}' holds something else than names. {wanted}")
+    return {synset: name.split(",")[0].replace("_", " ").strip() for synset, name in pairs}
+
+
+def _image(path: Path) -> np.ndarray:
+    """H x W x 3 uint8."""
+    with Image.open(path) as file:
+        return np.array(file.convert("RGB"))
+
+
+def _h5py():
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ValueError("ImageNet-Segmentation is an HDF5 file. Install h5py to read it: pip install h5py") from error
+    return h5py

@@ -1,0 +1,62 @@
+"""A Flux.1 pipeline of diffusers as the shell's Model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from ..core.concepts import DEFAULT_CONTRAST
+from ..core.recording import Recording, joined
+from ..headless.capture import capture, transformer_of
+from ..headless.image import record_image
+
+GUIDED_STEPS, FEW_STEPS = 28, 4  # FLUX.1-dev's and -schnell's own
+
+
+class Pipeline:
+    """name: a folder, or a repository on the hub, which is downloaded.
+
+    Raises ValueError for a name that cannot be loaded, and for anything but Flux.1.
+    """
+
+    contrast = DEFAULT_CONTRAST
+    noise_level = 0.5  # the paper's
+
+    def __init__(self, name: str, device: torch.device):
+        try:
+            pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=torch.float32 if device.type == "cpu" else torch.bfloat16)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--model is '{name}', which diffusers cannot load: {error}\nGive tiny, a folder that holds a pipeline, "
+                             "or a repository such as black-forest-labs/FLUX.1-schnell.") from error
+        self.depth = len(transformer_of(pipe).transformer_blocks)
+        self.pipe = pipe.to(device)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.size = (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
+
+    def generate(self, prompt, concepts, contrast, seed, size, steps, progress) -> tuple[Tensor, Recording]:
+        steps = steps or (GUIDED_STEPS if self.pipe.transformer.config.guidance_embeds else FEW_STEPS)
+        ticks = iter(progress(range(steps)))
+
+        def tick(pipe, step, timestep, state) -> dict:
+            next(ticks, None)
+            return state
+
+        with capture(self.pipe, concepts, contrast=contrast) as recordings:
+            images = self.pipe(prompt, height=size[0], width=size[1], num_inference_steps=steps, output_type="pt",
+                               generator=torch.Generator().manual_seed(seed), callback_on_step_end=tick).images
+        next(ticks, None)
+        return images.float().cpu(), recordings.latest
+
+    def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=(0,), token="mean",
+               cross_attention=False, self_attention=True) -> dict[str, Recording]:
+        level = self.noise_level if noise_level is None else noise_level
+        pictures = []
+        for image, caption in zip(images.split(1), captions or [""] * len(images), strict=True):
+            passes = [record_image(self.pipe, image, concepts, contrast=contrast, prompt=caption, noise_level=level, seed=seed,
+                                   token=token, cross_attention=cross_attention, self_attention=self_attention) for seed in seeds]
+            pictures.append({space: joined([one[space] for one in passes]) for space in passes[0]})
+        return {space: replace(first, scores=torch.cat([one[space].scores for one in pictures], dim=2))
+                for space, first in pictures[0].items()}
