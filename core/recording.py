@@ -133,8 +133,8 @@ class Recorder:
         return float(np.interp(sigma, levels[rising], shares[rising]))
 
     def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
-        """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU once."""
-        self.steps.setdefault(sigma, []).append({space: s.detach().to("cpu", torch.float32) for space, s in scores.items()})
+        """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU without waiting for it."""
+        self.steps.setdefault(sigma, []).append({space: to_host(s.detach().float()) for space, s in scores.items()})
         if len(self.steps) == 1:
             steps = max(1, len(self.schedule) - 1)
             size = sum(s.numel() * 4 for s in scores.values()) * steps
@@ -147,6 +147,9 @@ class Recorder:
         """The recordings of the run, one a space. Empty when no step was seen."""
         if not self.steps:
             return {}
+        if torch.cuda.is_initialized():
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.synchronize(device)  # the copies of `to_host` have arrived
         sigmas = sorted(self.steps, key=self.progress)
         recordings = {}
         for space in self.steps[sigmas[0]][0]:
@@ -156,3 +159,10 @@ class Recorder:
             recordings[space] = Recording(scores=scores, sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
                                           layers=tuple(range(scores.shape[1])), space=space, **self.about)
         return recordings
+
+
+def to_host(scores: Tensor) -> Tensor:
+    """A copy in host memory; from a CUDA device it is still on its way when this returns."""
+    if scores.device.type != "cuda":
+        return scores.cpu()
+    return torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True).copy_(scores, non_blocking=True)

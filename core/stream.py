@@ -34,10 +34,10 @@ class TextStream:
     mlp: Callable[[Tensor], Tensor]
 
 
-def block_step(text: TextStream, concepts: Tensor, image_keys: Tensor, image_values: Tensor,
-               self_attention: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """One block: concept states B x C x D, image keys (after RoPE) and values B x heads x N x d ->
-    the new states B x C x D, the attention output o_c B x C x D and the queries B x heads x C x d.
+def attend(text: TextStream, concepts: Tensor, image_keys: Tensor, image_values: Tensor,
+           self_attention: bool = True) -> tuple[Tensor, Tensor]:
+    """Concept states B x C x D, image keys (after RoPE) and values B x heads x N x d -> the attention output
+    o_c B x C x D and the queries B x heads x C x d.
 
     self_attention: concepts see one another beside the image; without (the paper's ablation) the image only.
     """
@@ -45,10 +45,13 @@ def block_step(text: TextStream, concepts: Tensor, image_keys: Tensor, image_val
     seen_keys, seen_values = image_keys.to(k), image_values.to(v)
     if self_attention:
         seen_keys, seen_values = torch.cat((k, seen_keys), dim=2), torch.cat((v, seen_values), dim=2)
-    out = scaled_dot_product_attention(q, seen_keys, seen_values).transpose(1, 2).flatten(2)
+    return scaled_dot_product_attention(q, seen_keys, seen_values).transpose(1, 2).flatten(2), q
+
+
+def update(text: TextStream, concepts: Tensor, out: Tensor) -> Tensor:
+    """Concept states and their attention output, both B x C x D -> the states after the block."""
     concepts = concepts + text.gate1 * text.project(out)
-    concepts = concepts + text.gate2 * text.mlp((1 + text.scale2) * text.norm2(concepts) + text.shift2)
-    return concepts, out, q
+    return concepts + text.gate2 * text.mlp((1 + text.scale2) * text.norm2(concepts) + text.shift2)
 
 
 def output_scores(concept_out: Tensor, image_out: Tensor) -> Tensor:
@@ -88,22 +91,25 @@ class ConceptStream:
     """Carries concept states through one forward pass and collects every block's scores.
 
     vectors: 1 x C x D_text, text vectors of the concepts. family: see core/families. space:
-    "output" alone, or also "cross-attention". self_attention: see block_step.
+    "output" alone, or also "cross-attention". self_attention: see attend.
     """
 
     def __init__(self, family, model, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None, cross_attention: bool = False,
                  self_attention: bool = True):
         self.family, self.self_attention = family, self_attention
+        self.depth = len(family.blocks(model))
         self.states, self.vec = family.begin(model, vectors, timesteps, guidance)
         self.scores: dict[str, list[Tensor]] = {"output": []}
         if cross_attention:
             self.scores["cross-attention"] = []
 
     def watch(self, block, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor) -> Tensor:
-        """Look on at one block (see block_step and output_scores for the shapes); returns o_c."""
+        """Look on at one block (see attend and output_scores for the shapes); returns o_c."""
         text = self.family.text_stream(block, self.vec)
-        self.states, out, queries = block_step(text, self.states, image_keys, image_values, self.self_attention)
+        out, queries = attend(text, self.states, image_keys, image_values, self.self_attention)
         self.scores["output"].append(output_scores(out, image_out))
         if "cross-attention" in self.scores:
             self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
+        if len(self.scores["output"]) < self.depth:  # nobody reads the states after the last block
+            self.states = update(text, self.states, out)
         return out

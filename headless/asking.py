@@ -27,7 +27,7 @@ class Asked:
 
 def ask(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
         cross_attention: bool, self_attention: bool = True) -> Asked:
-    """Parse and encode. self_attention: see core.stream.block_step. Raises ValueError for concepts or an encoder that cannot be used."""
+    """Parse and encode. self_attention: see core.stream.attend. Raises ValueError for concepts or an encoder that cannot be used."""
     wanted = parse_concepts(_text(concepts))
     rivals = parse_contrast(_text(contrast), wanted)
     if isinstance(encode, DiffusionPipeline):

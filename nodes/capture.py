@@ -79,7 +79,7 @@ class Capture:
         height, width = noise.shape[-2:]
         recorder = Recorder(self.asked.concepts, self.asked.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or (height * 8, width * 8))
-        outer, self.run = self.run, ActiveRun(recorder, tuple(noise.shape), guider, depth)
+        outer, self.run = self.run, ActiveRun(recorder, self.asked.vectors, tuple(noise.shape), guider, depth)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             self.runs.keep(self.run.close(Fingerprint.of(samples)))
@@ -153,7 +153,7 @@ class Capture:
         call = getattr(self.local, "call", None)
         if call is not None:
             rows = call.rows
-            call.stream = ConceptStream(self.family, call.transformer, self.asked.vectors.to(context), timestep[rows],
+            call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
                                         None if guidance is None else guidance[rows], self.asked.cross_attention)
 
     def enter(self, index: int, pe: Tensor, first: int, end: int) -> None:
@@ -178,8 +178,9 @@ class Capture:
 class ActiveRun:
     """A sampling run while it lasts."""
 
-    def __init__(self, recorder: Recorder, shape: tuple[int, ...], guider, depth: int):
+    def __init__(self, recorder: Recorder, vectors: Tensor, shape: tuple[int, ...], guider, depth: int):
         self.recorder, self.shape, self.guider, self.depth = recorder, shape, guider, depth
+        self.vectors = {(vectors.device, vectors.dtype): vectors}  # brought to a device once a run, and given up with it
         self.seen: set[tuple] = set()
         self.notes: dict[str, None] = {}  # ordered and without repetitions
 
@@ -206,6 +207,13 @@ class ActiveRun:
         """What marks positive prompts: the guider's own names for them, else their number."""
         prompts = getattr(self.guider, "conds", {}).get("positive") or []
         return {prompt["uuid"] for prompt in prompts if "uuid" in prompt} or {0}
+
+    def vectors_like(self, context: Tensor) -> Tensor:
+        """The concepts' text vectors on the device and in the type of the prompt's."""
+        key = context.device, context.dtype
+        if key not in self.vectors:
+            self.vectors[key] = next(iter(self.vectors.values())).to(context)
+        return self.vectors[key]
 
     def add(self, options: dict, stream: ConceptStream | None) -> None:
         """Keep the scores of one call, averaged over its positive prompts."""

@@ -24,6 +24,11 @@ def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) 
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The double-stream blocks."""
+    return model.double_blocks
+
+
 def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor]:
     """Concept states B x C x D = txt_in(vectors), and their modulation vector B x D.
 

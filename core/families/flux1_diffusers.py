@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ..stream import TextStream
 from .flux1 import DEFAULTS, NAME
 
-__all__ = ["DEFAULTS", "NAME", "begin", "grid", "rotations", "text_stream"]
+__all__ = ["DEFAULTS", "NAME", "begin", "blocks", "grid", "rotations", "text_stream"]
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The double-stream blocks."""
+    return model.transformer_blocks
 
 
 def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor]:
