@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from concept_saliency.core.families import flux1
@@ -113,6 +113,13 @@ def test_files_come_back_equal(recording, tmp_path):
     one.save(path)
     again = Saliency.load(path)
     assert torch.equal(again.maps, one.maps) and again.concepts == one.concepts and again.extent == one.extent
+
+
+def test_numbers_that_the_model_got_wrong_are_named(recording):
+    recording.scores[1, 2, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="computed NaN.*bfloat16"):
+        saliency(recording, layers="2")
+    assert torch.isfinite(saliency(recording, layers="3-4").maps).all()
 
 
 def test_recordings_of_the_wrong_shape_or_type_or_with_nan_are_refused(recording, tmp_path):

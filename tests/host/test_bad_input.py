@@ -113,7 +113,6 @@ def test_files_that_are_no_saliency(tmp_path, monkeypatch, content, message):
 
 
 def test_a_file_with_nan_and_a_file_of_another_kind(tmp_path, monkeypatch):
-    from dataclasses import replace
 
     import folder_paths
     from concept_saliency.nodes.saliency_files import ConceptSaliencyLoad
@@ -121,7 +120,8 @@ def test_a_file_with_nan_and_a_file_of_another_kind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     one = made()
-    replace(one, maps=one.maps * float("nan")).save(tmp_path / "nan.safetensors")
+    one.maps[0, 0, 0, 0] = float("nan")  # as a damaged file may hold
+    one.save(tmp_path / "nan.safetensors")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     for name, message in (("nan.safetensors", "not finite"), ("other.safetensors", "Choose a file that this node pack saved")):
         with pytest.raises(ValueError, match=message):

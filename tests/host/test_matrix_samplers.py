@@ -1,7 +1,5 @@
 """Matrix: samplers. Each run is recorded once per noise level and found again by the latent it made."""
 
-import comfy.sample
-import comfy.samplers
 import comfy_extras.nodes_rebatch as rebatch
 import nodes
 import pytest
