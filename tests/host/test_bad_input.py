@@ -113,7 +113,6 @@ def test_files_that_are_no_saliency(tmp_path, monkeypatch, content, message):
 
 
 def test_a_file_with_nan_and_a_file_of_another_kind(tmp_path, monkeypatch):
-
     import folder_paths
     from concept_saliency.nodes.saliency_files import ConceptSaliencyLoad
     from safetensors.torch import save_file
