@@ -137,7 +137,9 @@ def peak_of(kind: str, depth: int, tokens: int) -> float:
     if flux.DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     flux.sample(model, tokens)
-    return torch.cuda.max_memory_allocated() / 1e6 if flux.DEVICE.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if flux.DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:

@@ -38,9 +38,9 @@ DEVICE = comfy.model_management.get_torch_device()
 
 def build(depth: int, dtype=torch.bfloat16):
     """A MODEL of `depth` double-stream and twice as many single-stream blocks."""
-    settings = dict(image_model="flux", in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=WIDTH, mlp_ratio=4.0,
-                    num_heads=HEADS, depth=depth, depth_single_blocks=2 * depth, axes_dim=[16, 56, 56], theta=10_000, patch_size=2,
-                    qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
+    settings = dict(image_model="flux", in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=WIDTH,
+                    mlp_ratio=4.0, num_heads=HEADS, depth=depth, depth_single_blocks=2 * depth, axes_dim=[16, 56, 56], theta=10_000,
+                    patch_size=2, qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
     known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
     config = comfy.supported_models.Flux({name: value for name, value in settings.items() if name in known})
     config.set_inference_dtype(dtype, None)

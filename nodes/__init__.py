@@ -1,4 +1,4 @@
-"""ComfyUI nodes: one file a node, schema and glue only. What touches the host's model is in host.py."""
+"""ComfyUI nodes: one file a node, schema and glue only. What is put on the host's model is in capture.py."""
 
 from comfy_api.latest import ComfyExtension, io
 

@@ -19,8 +19,10 @@ class ConceptAttentionApply(io.ComfyNode):
             inputs=[
                 *asking.model_inputs(),
                 *asking.concept_inputs(),
-                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="When recording begins, as a share of sampling."),
-                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="When recording ends, as a share of sampling."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
+                               tooltip="When recording begins, as a share of sampling."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
+                               tooltip="When recording ends, as a share of sampling."),
                 *asking.method_inputs(),
             ],
             # 0.3.64 wants ids that differ from every input's

@@ -28,7 +28,8 @@ class ConceptAttentionImage(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model; needed for 'image'."),
                 io.Image.Input("image", optional=True, tooltip="Any picture or batch of pictures, of any size."),
                 io.Latent.Input("latent", optional=True, tooltip="In place of vae and image: pictures that are encoded already."),
-                io.Conditioning.Input("conditioning", optional=True, tooltip="A prompt that describes the picture; empty if not connected."),
+                io.Conditioning.Input("conditioning", optional=True,
+                                      tooltip="A prompt that describes the picture; empty if not connected."),
             ],
             outputs=[ConceptRecordings.Output("recordings")],
         )

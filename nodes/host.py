@@ -89,8 +89,8 @@ def record_image(model, family, asked, latent: Tensor, image_size: tuple[int, in
                                    torch.tensor([noise_level, 0.0]), conditioning, conditioning, latent, disable_pbar=True, seed=seed)
         collected.append(runs.find(None)[0])
         bar.update(1)
-    spaces = collected[0].recordings
-    return Run(Fingerprint.of(latent), {space: joined([run.recordings[space] for run in collected]) for space in spaces}, collected[0].notes)
+    recordings = {space: joined([run.recordings[space] for run in collected]) for space in collected[0].recordings}
+    return Run(Fingerprint.of(latent), recordings, collected[0].notes)
 
 
 def attach_defaults(model, defaults: Defaults) -> None:

@@ -16,7 +16,8 @@ class ConceptSaliencySegmentation(io.ComfyNode):
             description="A label picture with a legend, and one mask a concept; no pixel is in two masks.",
             inputs=[
                 ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
-                io.Image.Input("image", optional=True, tooltip="The picture that the saliency was made from: borders then follow its edges."),
+                io.Image.Input("image", optional=True,
+                               tooltip="The picture that the saliency was made from: borders then follow its edges."),
             ],
             outputs=[io.Image.Output("labels", display_name="label image"),
                      io.Mask.Output("masks", tooltip="One a concept, picture by picture; disjoint.")],

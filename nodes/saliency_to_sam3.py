@@ -30,7 +30,8 @@ class ConceptSaliencyToSAM3(io.ComfyNode):
         row = saliency.index(concept)
         prompts = [regions.point_prompts(saliency, row, b, points) for b in range(len(saliency.maps))]
         if not prompts[0][0]:
-            raise ValueError(f"'{saliency.concepts[row]}' wins no place in the picture (presence {saliency.presence[0, row]:.2f}), so there "
-                             "is no point to give to SAM3. Choose another concept.")
+            raise ValueError(f"'{saliency.concepts[row]}' wins no place in the picture (presence {saliency.presence[0, row]:.2f}), "
+                             "so there is no point to give to SAM3. Choose another concept.")
         positive, negative, _ = prompts[0]
-        return io.NodeOutput(json.dumps(positive), json.dumps(negative), [[box for box, _ in regions.islands(wins)] for _, _, wins in prompts])
+        boxes = [[box for box, _ in regions.islands(wins)] for _, _, wins in prompts]
+        return io.NodeOutput(json.dumps(positive), json.dumps(negative), boxes)

@@ -9,7 +9,8 @@ from ..core import regions
 from .types import CATEGORY, ConceptSaliencyMaps
 
 # Impact Pack reads these fields by name and by place (modules/impact/core.py, SEG).
-SEG = namedtuple("SEG", ["cropped_image", "cropped_mask", "confidence", "crop_region", "bbox", "label", "control_net_wrapper"], defaults=[None])
+SEG = namedtuple("SEG", ["cropped_image", "cropped_mask", "confidence", "crop_region", "bbox", "label", "control_net_wrapper"],
+                 defaults=[None])
 
 
 class ConceptSaliencyToSEGS(io.ComfyNode):
@@ -23,7 +24,8 @@ class ConceptSaliencyToSEGS(io.ComfyNode):
             inputs=[
                 ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
                 io.Image.Input("image", tooltip="The picture that the saliency was made from; one picture."),
-                io.Float.Input("crop_factor", default=3.0, min=1.0, max=10.0, step=0.1, tooltip="How much larger than the island the crop is."),
+                io.Float.Input("crop_factor", default=3.0, min=1.0, max=10.0, step=0.1,
+                               tooltip="How much larger than the island the crop is."),
             ],
             outputs=[io.SEGS.Output("segs", display_name="SEGS")],
         )

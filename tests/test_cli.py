@@ -220,7 +220,8 @@ def test_a_pipeline_of_diffusers_from_a_folder(tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "flux")
     Image.new("RGB", (50, 35), "green").save(tmp_path / "green.png")
     model = ["--model", str(tmp_path / "flux"), "--concepts", "cat, moon"]
-    assert main(["generate", *model, "--prompt", "a cat", "--size", "64x48", "--steps", "2", "--out", str(tmp_path / "drawn"), "--json"]) == 0
+    drawn = ["--prompt", "a cat", "--size", "64x48", "--steps", "2", "--out", str(tmp_path / "drawn"), "--json"]
+    assert main(["generate", *model, *drawn]) == 0
     assert json.loads(capsys.readouterr().out)["prompt"] == "a cat"
     assert Recording.load(tmp_path / "drawn" / "recording.safetensors").scores.shape[:3] == (2, 3, 1)
     assert main(["image", str(tmp_path / "green.png"), *model, "--samples", "2", "--out", str(tmp_path / "seen")]) == 0

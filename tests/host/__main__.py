@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
                 continue
             report = Path(folder) / f"{host.name}.xml"
             command = [interpreter(host), "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir",
-                       str(HERE), "-c", str(HERE / "pytest.ini"), "--junit-xml", str(report), "-o", "junit_family=xunit1", *tests, *arguments]
+                       str(HERE), "-c", str(HERE / "pytest.ini"), "--junit-xml", str(report), "-o", "junit_family=xunit1",
+                       *tests, *arguments]
             code = subprocess.run(command, env={**os.environ, "COMFYUI_HOST": str(host)}, cwd=host).returncode
             lines.append(f"HOST {'PASSED' if code == 0 else f'FAILED (exit code {code})'}: {host.name}")
             failed = failed or code != 0

@@ -20,7 +20,8 @@ def check(apply, model, sample, prompts, concepts="cat, dog", patched=lambda mod
     """Samples with and without the pack and compares; returns the newest recording, None if there is none.
 
     sample: MODEL -> latent or list of them. prompts: the positive CONDITIONING. patched: what stands in the chain
-    after Concept Attention. exactly: scores that must come out bit by bit. notes: what the run must say. ours: Concept Attention nodes that stand on the model already.
+    after Concept Attention. exactly: scores that must come out bit by bit. notes: what the run must say. ours: Concept
+    Attention nodes that stand on the model already.
     compare: whether the second way knows what else is in the chain.
     """
     plain = sample(patched(model))

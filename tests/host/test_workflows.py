@@ -18,10 +18,21 @@ from PIL import Image
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 LOADERS = {"UNETLoader": 0, "DualCLIPLoader": 1, "VAELoader": 2}
 # the workflows' own words -> words of the tiny world
-WORDS = {DEFAULT_CONTRAST: CONTRAST, "dragon, castle, sky": "dragon, house, grass", "a dragon on the roof of a castle under a cloudy sky": "a dragon and a house on grass",
-         "cat, sofa": "cat, tree", "a cat on a sofa": "a cat and a tree on grass", "a golden retriever sitting on a sofa": "a robot and a tree on grass", "a cat in a field of lavender at sunset":
-         "a cat on sand", "a teddy bear sitting on a sofa": "a balloon and a tree on grass", "a cat and a dog on a sofa": "a cat and a robot on grass",
-         "cat, dog": "cat, robot", "a white persian cat": "a flower", "a black labrador": "a balloon", "dog": "robot"}
+WORDS = {
+    DEFAULT_CONTRAST: CONTRAST,
+    "dragon, castle, sky": "dragon, house, grass",
+    "a dragon on the roof of a castle under a cloudy sky": "a dragon and a house on grass",
+    "cat, sofa": "cat, tree",
+    "a cat on a sofa": "a cat and a tree on grass",
+    "a golden retriever sitting on a sofa": "a robot and a tree on grass",
+    "a cat in a field of lavender at sunset": "a cat on sand",
+    "a teddy bear sitting on a sofa": "a balloon and a tree on grass",
+    "a cat and a dog on a sofa": "a cat and a robot on grass",
+    "cat, dog": "cat, robot",
+    "a white persian cat": "a flower",
+    "a black labrador": "a balloon",
+    "dog": "robot",
+}
 
 
 @pytest.fixture(scope="module")
