@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,16 +28,24 @@ from concept_saliency.core.stream import ConceptStream  # noqa: E402
 Rows = list[tuple[str, float, str]]  # what, figure, unit or budget
 
 
-def in_turns(rounds: int, **runs) -> dict[str, float]:
-    """Median seconds of each, after one round of warming up."""
-    times = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+class InTurns:
+    """Runs that take turns, after one of each to warm up; every other turn in the opposite order."""
+
+    def __init__(self, rounds: int, **runs):
+        self.times = {name: [] for name in runs}
+        for turn in range(rounds + 1):
+            for name in list(runs)[::-1 if turn % 2 else 1]:
+                start = time.perf_counter()
+                runs[name]()
+                if turn:
+                    self.times[name].append(time.perf_counter() - start)
+
+    def seconds(self, name: str) -> float:
+        return statistics.median(self.times[name])
+
+    def ratio(self, name: str, to: str = "plain") -> float:
+        """The median of what one took to what the other took in the same turn."""
+        return statistics.median(a / b for a, b in zip(self.times[name], self.times[to]))
 
 
 def sampling(model, rounds: int, tokens: int, concepts=(11,), compare=False) -> Rows:
@@ -49,27 +56,27 @@ def sampling(model, rounds: int, tokens: int, concepts=(11,), compare=False) -> 
     if compare:
         runs["second attention"] = lambda m=baselines.second_attention(captured, 17): flux.sample(m, tokens)
         runs["attention probabilities"] = lambda m=baselines.attention_probabilities(model): flux.sample(m, tokens)
-    seconds = in_turns(rounds, **runs)
-    rows = [(f"plain sampling, {tokens} image tokens", seconds["plain"], "s a step")]
-    rows.append((f"plain / plain, {tokens} image tokens", seconds["again"] / seconds["plain"], "the clock's own noise"))
+    took = InTurns(rounds, **runs)
+    rows = [(f"plain sampling, {tokens} image tokens", took.seconds("plain"), "s a step")]
+    rows.append((f"plain / plain, {tokens} image tokens", took.ratio("again"), "the clock's own noise"))
     for count in concepts:
         budget = "1.03" if (tokens, count) == (1024, 11) else ""
-        rows.append((f"captured / plain, {tokens} image tokens, {count} concepts", seconds[str(count)] / seconds["plain"], budget))
+        rows.append((f"captured / plain, {tokens} image tokens, {count} concepts", took.ratio(str(count)), budget))
     if compare:
         for name in ("second attention", "attention probabilities"):
-            rows.append((f"{name} / plain, {tokens} image tokens", seconds[name] / seconds["plain"], "baseline"))
+            rows.append((f"{name} / plain, {tokens} image tokens", took.ratio(name), "baseline"))
     return rows
 
 
 def windows(model, rounds: int, tokens: int = 256, steps: int = 10) -> Rows:
     last = flux.capture(model, 11, (0.7, 1.0))[0]
-    seconds = in_turns(rounds, plain=lambda: flux.sample(model, tokens, steps), last=lambda: flux.sample(last, tokens, steps))
-    return [(f"captured / plain, last 30% of {steps} steps, {tokens} image tokens", seconds["last"] / seconds["plain"], "1.02")]
+    took = InTurns(rounds, plain=lambda: flux.sample(model, tokens, steps), last=lambda: flux.sample(last, tokens, steps))
+    return [(f"captured / plain, last 30% of {steps} steps, {tokens} image tokens", took.ratio("last"), "1.02")]
 
 
 def image_mode(model, rounds: int, tokens: int) -> Rows:
-    seconds = in_turns(rounds, plain=lambda: flux.sample(model, tokens), image=lambda: flux.look_at_picture(model, tokens))
-    return [(f"one pass over a picture / one full pass, {tokens} image tokens", seconds["image"] / seconds["plain"], "0.45")]
+    took = InTurns(rounds, plain=lambda: flux.sample(model, tokens), image=lambda: flux.look_at_picture(model, tokens))
+    return [(f"one pass over a picture / one full pass, {tokens} image tokens", took.ratio("image"), "0.45")]
 
 
 def own_part(model, rounds: int) -> Rows:
@@ -90,8 +97,9 @@ def own_part(model, rounds: int) -> Rows:
         return run
 
     with torch.no_grad():
-        by_concepts = in_turns(rounds, **{str(c): watch(c, 1024) for c in (1, 2, 4, 8, 16, 32)})
-        by_tokens = in_turns(rounds, **{str(n): watch(17, n) for n in (256, 1024, 4096, 16384)})
+        by_concepts = InTurns(rounds, **{str(c): watch(c, 1024) for c in (1, 2, 4, 8, 16, 32)})
+        by_tokens = InTurns(rounds, **{str(n): watch(17, n) for n in (256, 1024, 4096, 16384)})
+    by_concepts, by_tokens = ({name: took.seconds(name) for name in took.times} for took in (by_concepts, by_tokens))
     rows = [(f"one block's capture, {c} concepts, 1024 image tokens", 1000 * s, "ms") for c, s in by_concepts.items()]
     rows += [(f"one block's capture, 17 concepts, {n} image tokens", 1000 * s, "ms") for n, s in by_tokens.items()]
     for what, times in (("concepts", by_concepts), ("image tokens", by_tokens)):
@@ -111,10 +119,10 @@ def afterwards(rounds: int) -> Rows:
         made = Recording(tuple(f"c{i}" for i in range(5)), flux.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
                          tuple(range(19)), 19, "output", "flux1", flux1.DEFAULTS, (size, size))
         maps, picture = saliency(made), torch.rand(1, size, size, 3)
-        seconds = in_turns(rounds, saliency=lambda: saliency(made), mask=lambda: masks.mask(maps, "c0", "argmax"),
+        took = InTurns(rounds, saliency=lambda: saliency(made), mask=lambda: masks.mask(maps, "c0", "argmax"),
                            refined=lambda: masks.mask(maps, "c0", "argmax", image=picture))
         budget = "0.2 s" if size == 1024 else ""
-        rows += [(f"{name} from a recording, {size} x {size}", s, budget) for name, s in seconds.items()]
+        rows += [(f"{name} from a recording, {size} x {size}", took.seconds(name), budget) for name in took.times]
         rows.append((f"recording, {size} x {size}, 11 concepts", scores.numel() * 4 / 1e6, "MB" + (", budget 100" if size == 1024 else "")))
     return rows
 
@@ -136,10 +144,12 @@ def peak_of(kind: str, depth: int, tokens: int) -> float:
     flux.sample(model, 64)
     if flux.DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    flux.sample(model, tokens)
-    if flux.DEVICE.type == "cuda":
+        flux.sample(model, tokens)
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's peak begins anew
+    flux.sample(model, tokens)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1e3
 
 
 def main() -> None:
@@ -159,7 +169,7 @@ def main() -> None:
     model, rounds, few = flux.build(options.depth), options.rounds, max(1, options.rounds // 2)
     parts = {
         "sampling": lambda: sampling(model, rounds, 256) + sampling(model, rounds, 1024, (1, 5, 32, 11), compare=True),
-        "large": lambda: sampling(model, few, options.tokens, compare=True),
+        "large": lambda: sampling(model, few, options.tokens),
         "windows": lambda: windows(model, few),
         "image": lambda: image_mode(model, rounds, 1024),
         "growth": lambda: own_part(model, rounds),
