@@ -28,7 +28,7 @@ spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "
 sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["concept_saliency"])
 from concept_saliency.nodes import host  # noqa: E402
-from concept_saliency.nodes.asking import Asked  # noqa: E402
+from concept_saliency.core.concepts import Asked  # noqa: E402
 from concept_saliency.nodes.runs import ConceptRuns  # noqa: E402
 
 WIDTH, HEADS, TEXT = 3072, 24, 256

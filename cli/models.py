@@ -10,11 +10,10 @@ from typing import Callable, Protocol, Sequence
 import torch
 from torch import Tensor
 
-from ..core.recording import Recording, joined
+from ..core.recording import Recording, joined, padded
 from ..demo.codec import encode
 from ..demo.pipeline import TinyFlux
 from ..demo.world import CONTRAST
-from .pictures import padded
 
 Progress = Callable[[Sequence], Sequence]
 PATIENCE = timedelta(days=30)  # a process that is done waits for the slowest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -33,9 +32,3 @@ def read(path: Path) -> Tensor:
             return from_pil(ImageOps.exif_transpose(file)).permute(0, 3, 1, 2).contiguous()
     except _BROKEN as error:
         raise Unreadable(f"'{path}' cannot be read as a picture: {error}. Replace or remove it.") from error
-
-
-def padded(images: Tensor, multiple: int = 16) -> Tensor:
-    """Pictures B x 3 x H x W, continued to the right and below until both sides are multiples of a token's 16 pixels."""
-    height, width = images.shape[2:]
-    return torch.nn.functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")

@@ -79,6 +79,29 @@ def concept_vectors(concepts: Iterable[Concept], encode: Callable[[str], Tensor]
     return torch.stack(rows)[None]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is recorded: names of the concepts and of their rivals, and one text vector for each, concepts first, 1 x C x D.
+
+    cross_attention: that space too. self_attention: see core.stream.attend.
+    """
+
+    concepts: tuple[str, ...]
+    contrast: tuple[str, ...]
+    vectors: Tensor
+    cross_attention: bool = False
+    self_attention: bool = True
+
+
+def ask(concepts: str, contrast: str, encode: Callable[[str], Tensor], token: str = "mean", cross_attention: bool = False,
+        self_attention: bool = True) -> Asked:
+    """Parse and encode; see parse_concepts, parse_contrast and concept_vectors, also for what is raised."""
+    wanted = parse_concepts(concepts)
+    rivals = parse_contrast(contrast, wanted)
+    vectors = concept_vectors([*wanted, *rivals], encode, token)
+    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
+
+
 def _split(text: str) -> tuple[Concept, ...]:
     concepts = []
     for entry in re.split(r"[,\n]", text):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .families import Defaults
 from .files import expect_size, expect_words, read_safetensors
@@ -166,3 +167,12 @@ def to_host(scores: Tensor) -> Tensor:
     if scores.device.type != "cuda":
         return scores.cpu()
     return torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True).copy_(scores, non_blocking=True)
+
+
+def padded(pictures: Tensor, patch: int = 16) -> Tensor:
+    """Pictures B x C x H x W, continued to the right and below until tokens of `patch` pixels cover them exactly.
+
+    Autoencoders would crop them instead, and maps would no longer line up.
+    """
+    height, width = pictures.shape[-2:]
+    return pad(pictures, (0, -width % patch, 0, -height % patch), mode="replicate")

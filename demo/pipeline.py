@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..core.concepts import concept_vectors, parse_concepts, parse_contrast
+from ..core.concepts import ask
 from ..core.families import Defaults, flux1
 from ..core.recording import Recorder, Recording
 from ..core.stream import ConceptStream
@@ -49,12 +49,9 @@ class TinyFlux:
         return self.text(pad([tokens]))[0, :len(tokens)]
 
     def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str):
-        asked = parse_concepts(concepts)
-        rivals = parse_contrast(contrast, asked)
-        vectors = concept_vectors([*asked, *rivals], self.encode_phrase, token)
-        recorder = Recorder([c.name for c in asked], [c.name for c in rivals], flux1.NAME, self.defaults, schedule,
-                            len(self.flux.double_blocks), image_size)
-        return vectors, recorder
+        asked = ask(concepts, contrast, self.encode_phrase, token)
+        recorder = Recorder(asked.concepts, asked.contrast, flux1.NAME, self.defaults, schedule, len(self.flux.double_blocks), image_size)
+        return asked.vectors, recorder
 
     def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True) -> Tensor:
         stream = ConceptStream(flux1, self.flux, vectors, t, None, cross_attention, self_attention)

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Sequence
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ..core.concepts import concept_vectors, parse_concepts, parse_contrast
+from ..core.concepts import Asked, ask
 
 Encode = Callable[[str], Tensor]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Names of the concepts and of their rivals, and one text vector for each, concepts first: 1 x C x D."""
-
-    concepts: tuple[str, ...]
-    contrast: tuple[str, ...]
-    vectors: Tensor
-    cross_attention: bool
-    self_attention: bool = True
-
-
-def ask(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
-        cross_attention: bool, self_attention: bool = True) -> Asked:
+def asked(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
+          cross_attention: bool, self_attention: bool = True) -> Asked:
     """Parse and encode. self_attention: see core.stream.attend. Raises ValueError for concepts or an encoder that cannot be used."""
-    wanted = parse_concepts(_text(concepts))
-    rivals = parse_contrast(_text(contrast), wanted)
     if isinstance(encode, DiffusionPipeline):
         encode = phrase_encoder(encode)
     elif not callable(encode):
         raise ValueError(f"encode is {encode!r}, expected a Flux pipeline, or a function that turns a phrase into its tokens' "
                          "vectors T x D. Give encode=pipe.")
     with torch.no_grad():
-        vectors = concept_vectors([*wanted, *rivals], encode, token)
-    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
+        return ask(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention)
 
 
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:

@@ -19,10 +19,10 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core.concepts import DEFAULT_CONTRAST
+from ..core.concepts import DEFAULT_CONTRAST, Asked
 from ..core.families import flux1_diffusers as family
 from ..core.recording import Recorder
-from .asking import Asked, Encode, ask
+from .asking import Encode, asked
 from .look import Look
 from .runs import Recordings, Run
 
@@ -50,8 +50,8 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
         raise ValueError("A transformer alone cannot encode concepts. Give the pipeline in its place, or encode=pipe.")
     if not 0 <= start <= end <= 1:
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
-    asked = ask(model if encode is None else encode, concepts, contrast, token, cross_attention)
-    watch = Capture(transformer, asked, scheduler=getattr(source, "scheduler", None), window=(start, end))
+    words = asked(model if encode is None else encode, concepts, contrast, token, cross_attention)
+    watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end))
     try:
         watch.attach()
         yield watch.recordings

@@ -10,13 +10,13 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux.pipeline_flux_img2img import retrieve_latents
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad, pixel_unshuffle
+from torch.nn.functional import pixel_unshuffle
 
-from ..core.concepts import DEFAULT_CONTRAST
-from ..core.recording import SPACES, Recording, joined
+from ..core.concepts import DEFAULT_CONTRAST, Asked
+from ..core.recording import SPACES, Recording, joined, padded
 from ..core.saliency import Saliency
-from .asking import Asked, ask
-from .capture import PATCH, Capture, Enough, transformer_of
+from .asking import asked
+from .capture import Capture, Enough, transformer_of
 
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
@@ -48,7 +48,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
         raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
                          "expected a level of 0 to 1 and at least one sample")
     pictures = as_tensor(image)
-    asked = ask(pipe, concepts, contrast, token, cross_attention, self_attention)
+    words = asked(pipe, concepts, contrast, token, cross_attention, self_attention)
     embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(pictures))
     latents = encode(pipe, padded(pictures))
     seen = surroundings(pipe, latents)
@@ -63,7 +63,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
             if transformer.config.guidance_embeds:
                 given["guidance"] = torch.full((len(latents),), guidance_scale, device=embeds.device)
             with transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
-                found.append(one_pass(transformer, asked, tuple(pictures.shape[-2:]), given))
+                found.append(one_pass(transformer, words, tuple(pictures.shape[-2:]), given))
     finally:
         pipe.maybe_free_model_hooks()
     return {space: joined([recordings[space] for recordings in found]) for space in found[0]}
@@ -90,12 +90,6 @@ def as_tensor(image: Image.Image | Tensor) -> Tensor:
         given = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
         raise ValueError(f"image is {given}, expected a PIL picture or a tensor of pictures x 3 x height x width in 0..1")
     return image.float()
-
-
-def padded(pictures: Tensor) -> Tensor:
-    """Pictures B x 3 x H x W, continued to the right and below until both sides are multiples of a token's pixels."""
-    height, width = pictures.shape[-2:]
-    return pad(pictures, (0, -width % PATCH, 0, -height % PATCH), mode="replicate")
 
 
 def encode(pipe: DiffusionPipeline, pictures: Tensor) -> Tensor:

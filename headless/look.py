@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..core.concepts import Asked
 from ..core.families import flux1_diffusers as family
 from ..core.stream import ConceptStream, rotate
-from .asking import Asked
 
 
 class Look:

@@ -1,22 +1,8 @@
-"""What both capture nodes ask the user for, and what becomes of it."""
-
-from dataclasses import dataclass
+"""What both capture nodes ask the user for."""
 
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..core.concepts import DEFAULT_CONTRAST, concept_vectors, parse_concepts, parse_contrast
-from . import host
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Names of the concepts and of their rivals, and one text vector for each, concepts first: 1 x C x D."""
-
-    concepts: tuple[str, ...]
-    contrast: tuple[str, ...]
-    vectors: Tensor
-    cross_attention: bool
+from ..core.concepts import DEFAULT_CONTRAST
 
 
 def model_inputs() -> list[io.Input]:
@@ -36,11 +22,3 @@ def method_inputs() -> list[io.Input]:
                            tooltip="A phrase's vector: the mean over its tokens, or its first token (the paper's choice)."),
             io.Boolean.Input("cross_attention", default=False,
                              tooltip="Also record the cross-attention space, the weaker baseline, for comparison.")]
-
-
-def asked(clip, concepts: str, contrast: str, token: str, cross_attention: bool) -> Asked:
-    """Parse and encode. Raises ValueError for concepts that cannot be used."""
-    wanted = parse_concepts(concepts)
-    rivals = parse_contrast(contrast, wanted)
-    vectors = concept_vectors([*wanted, *rivals], host.phrase_encoder(clip), token)
-    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention)

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..core.concepts import ask
 from . import asking, host
 from .runs import ConceptRuns
 from .types import CATEGORY, ConceptRecordings
@@ -34,5 +35,5 @@ class ConceptAttentionApply(io.ComfyNode):
         if start_percent > end_percent:
             raise ValueError(f"start_percent is {start_percent:g} and end_percent is {end_percent:g}; the start must come first.")
         family, runs = host.family_of(model), ConceptRuns()
-        asked = asking.asked(clip, concepts, contrast, token, cross_attention)
+        asked = ask(concepts, contrast, host.phrase_encoder(clip), token, cross_attention)
         return io.NodeOutput(host.patch(model, family, asked, (start_percent, end_percent), runs), runs)

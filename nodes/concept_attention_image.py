@@ -3,6 +3,8 @@
 import torch
 from comfy_api.latest import io
 
+from ..core.concepts import ask
+from ..core.recording import padded
 from . import asking, host
 from .runs import ConceptRuns
 from .types import CATEGORY, ConceptRecordings
@@ -39,7 +41,7 @@ class ConceptAttentionImage(io.ComfyNode):
                 conditioning=None) -> io.NodeOutput:
         family, runs = host.family_of(model), ConceptRuns()
         encoded, image_size = encode(vae, image) if latent is None else from_latent(model, latent, vae, image)
-        asked = asking.asked(clip, concepts, contrast, token, cross_attention)
+        asked = ask(concepts, contrast, host.phrase_encoder(clip), token, cross_attention)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         runs.keep(host.record_image(model, family, asked, encoded, image_size, conditioning, noise_level,
@@ -53,7 +55,8 @@ def encode(vae, image: torch.Tensor | None) -> tuple[torch.Tensor, tuple[int, in
         raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
-    return vae.encode(padded(image)), tuple(image.shape[1:3])
+    whole = padded(image[..., :3].movedim(-1, 1)).movedim(1, -1)
+    return vae.encode(whole), tuple(image.shape[1:3])
 
 
 def from_latent(model, latent: dict, vae, image) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -65,13 +68,3 @@ def from_latent(model, latent: dict, vae, image) -> tuple[torch.Tensor, tuple[in
         raise ValueError(f"'latent' has the shape {tuple(encoded.shape)}; expected pictures x {channels} channels x height x width. "
                          "Encode the picture with the VAE that belongs to the model.")
     return encoded, (encoded.shape[2] * 8, encoded.shape[3] * 8)
-
-
-def padded(image: torch.Tensor, multiple: int = 16) -> torch.Tensor:
-    """Pictures B x H x W x C, continued to the right and below until both sides are multiples of a token's 16 pixels.
-
-    ComfyUI's VAE would crop them instead, and the maps would no longer line up.
-    """
-    height, width = image.shape[1:3]
-    down, right = -height % multiple, -width % multiple
-    return torch.nn.functional.pad(image[..., :3].movedim(-1, 1), (0, right, 0, down), mode="replicate").movedim(1, -1)

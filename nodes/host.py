@@ -58,7 +58,7 @@ def phrase_encoder(clip) -> Callable[[str], Tensor]:
 def patch(model, family, asked, window: tuple[float, float], runs: ConceptRuns):
     """A clone of the MODEL that records every sampling run into `runs`; the pictures stay the same to the last bit.
 
-    asked: see asking.Asked. window: start and end as shares of sampling, 0 to 1.
+    asked: see core.concepts.Asked. window: start and end as shares of sampling, 0 to 1.
     """
     patched = model.clone()
     sampling = patched.get_model_object("model_sampling")

@@ -7,8 +7,8 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed"
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import concept_saliency  # noqa: E402
-from concept_saliency.core.recording import joined  # noqa: E402
-from concept_saliency.headless.image import encode, pack, padded, record_image  # noqa: E402
+from concept_saliency.core.recording import joined, padded  # noqa: E402
+from concept_saliency.headless.image import encode, pack, record_image  # noqa: E402
 from PIL import Image  # noqa: E402
 from tiny_diffusers import CONCEPTS, capture, draw, hooks, one_thread, tiny  # noqa: E402
 

@@ -7,15 +7,20 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_api.latest import io
-from concept_saliency.core.recording import joined
+from concept_saliency.core.recording import joined, padded
 from concept_saliency.nodes import capture, demo_model
-from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage, padded
+from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from concept_saliency.nodes.saliency_overlay import ConceptSaliencyOverlay
 from concept_saliency.nodes.saliency_segmentation import ConceptSaliencySegmentation
 from concept_saliency.nodes.saliency_to_mask import ConceptSaliencyToMask
 from concept_saliency.nodes.saliency_to_segs import ConceptSaliencyToSEGS
 from conftest import SmallFlux
+
+
+def whole_of(picture: torch.Tensor) -> torch.Tensor:
+    """80 x 112 pixels."""
+    return padded(picture.movedim(-1, 1)).movedim(1, -1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(flu
     mine = record().find(None)[0].recordings["output"]
     assert mine.image_size == (75, 100) and mine.scores.shape == (1, 4, 1, 3, 5, 7)
     model, runs = apply()
-    latent = vae.encode(padded(picture))
+    latent = vae.encode(whole_of(picture))
     comfy.sample.sample_custom(model, comfy.sample.prepare_noise(latent, 4), 1.0, comfy.samplers.sampler_object("euler"),
                                torch.tensor([0.5, 0.0]), flux.conditioning(1), flux.conditioning(2), latent, disable_pbar=True)
     torch.testing.assert_close(mine.scores, runs.find(None)[0].recordings["output"].scores, rtol=1e-5, atol=1e-5)
@@ -70,7 +75,7 @@ def test_samples_are_recorded_side_by_side(record):
 
 
 def test_a_latent_in_place_of_a_picture(record, vae, picture):
-    whole = padded(picture)  # 80 x 112
+    whole = whole_of(picture)  # 80 x 112
     latent = {"samples": vae.encode(whole)}
     mine, same = (r.find(None)[0].recordings["output"] for r in (record(latent=latent), record(whole)))
     assert torch.equal(mine.scores, same.scores) and mine.image_size == (80, 112)
@@ -84,7 +89,7 @@ def test_a_latent_in_place_of_a_picture(record, vae, picture):
 
 def test_fill_and_kontext_models(golden, flux, record, vae, picture):
     plain = record().find(None)[0].recordings["output"].scores
-    latent = vae.encode(padded(picture))
+    latent = vae.encode(whole_of(picture))
     fill = SmallFlux(golden("flux1_dev_like"), in_channels=96)  # 16, the picture's 16 and the mask's 64
     text = fill.conditioning(1, concat_latent_image=latent, concat_mask=torch.ones(1, 1, 80, 112))
     scores = [record(model=fill.patcher, conditioning=c).find(None)[0].recordings["output"].scores for c in (text, fill.conditioning(1))]
