@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch.nn.functional import pad
 
 from .families import Defaults
 from .files import expect_size, expect_words, read_safetensors
-
-if TYPE_CHECKING:
-    from .saliency import Saliency
 
 SPACES = ("output", "cross-attention")
 MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
@@ -71,12 +67,6 @@ class Recording:
         grid = tuple(math.ceil(side / self.patch) for side in self.image_size)
         if grid != shape[4:]:
             raise ValueError(f"a picture of {self.image_size} pixels has {grid} tokens, but scores have {shape[4:]}")
-
-    def saliency(self, layers: str = "auto", start: float = 0.0, end: float = 1.0, temperature: float = 0.0) -> Saliency:
-        """Saliency maps of this recording: see core.saliency.saliency."""
-        from .saliency import saliency
-
-        return saliency(self, layers, start, end, temperature)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; everything but the scores stands in its metadata as JSON."""

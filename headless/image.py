@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from ..core.concepts import DEFAULT_CONTRAST, Asked
-from ..core.recording import SPACES, Recording, joined, padded
+from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
 from .asking import asked
 from .capture import Capture, Enough, transformer_of
+from .runs import Seen
 
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
@@ -34,7 +35,7 @@ def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, conc
 def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
-                 self_attention: bool = True, guidance_scale: float = 3.5) -> dict[str, Recording]:
+                 self_attention: bool = True, guidance_scale: float = 3.5) -> dict[str, Seen]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, or
@@ -69,7 +70,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     return {space: joined([recordings[space] for recordings in found]) for space in found[0]}
 
 
-def one_pass(transformer, asked: Asked, image_size: tuple[int, int], given: dict[str, Tensor]) -> dict[str, Recording]:
+def one_pass(transformer, asked: Asked, image_size: tuple[int, int], given: dict[str, Tensor]) -> dict[str, Seen]:
     """One call of the transformer with the arguments `given`, up to its last double-stream block."""
     watch = Capture(transformer, asked, image_size=image_size)
     try:

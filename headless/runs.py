@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.recording import SPACES, Recorder, Recording
+from ..core.saliency import Saliency, saliency
 
 _UNKNOWN_STEPS = 50  # assumed where no scheduler tells
 
@@ -53,7 +54,15 @@ class Run:
         return first and self.window[0] <= self.recorder.progress(level) <= self.window[1] and self.recorder.wants(level)
 
 
-class Recordings(Sequence[Recording]):
+class Seen(Recording):
+    """A recording that can be asked for its maps."""
+
+    def saliency(self, layers: str = "auto", start: float = 0.0, end: float = 1.0, temperature: float = 0.0) -> Saliency:
+        """Saliency maps: see core.saliency.saliency."""
+        return saliency(self, layers, start, end, temperature)
+
+
+class Recordings(Sequence[Seen]):
     """One Recording for every run of the pipeline, in their order; the last may still go on.
 
     Each is put together when it is asked for. space: which of the recorded spaces they are in.
@@ -65,7 +74,7 @@ class Recordings(Sequence[Recording]):
     def __len__(self) -> int:
         return len(self.runs)
 
-    def __getitem__(self, index: int) -> Recording:
+    def __getitem__(self, index: int) -> Seen:
         """Raises IndexError beyond the last run, ValueError when nothing was recorded of a run."""
         found = self.runs[index].recorder.finish()
         if not found:
@@ -74,10 +83,10 @@ class Recordings(Sequence[Recording]):
         if self.space not in found:
             raise ValueError(f"The space '{self.space}' was not recorded, only {', '.join(found)}. "
                              "For cross-attention, give capture(..., cross_attention=True).")
-        return found[self.space]
+        return Seen(**vars(found[self.space]))
 
     @property
-    def latest(self) -> Recording:
+    def latest(self) -> Seen:
         """The last run's. Raises ValueError when there is none."""
         if not self.runs:
             raise ValueError("Nothing has been recorded yet. Run the pipeline within 'with capture(pipe, ...)'.")
