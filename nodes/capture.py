@@ -114,8 +114,8 @@ class Capture:
         compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
         replace = options.get("patches_replace", {})
         dit = dict(replace.get("dit", {}))
-        for index, block in enumerate(transformer.double_blocks):
-            dit["double_block", index] = self.watched(block, index, dit.get(("double_block", index)), rows * columns)
+        for index in range(len(transformer.double_blocks)):
+            dit["double_block", index] = self.watched(index, dit.get(("double_block", index)), rows * columns)
         options = {**options, "patches_replace": {**replace, "dit": dit}}
         if len(args) > _FORWARD.index("transformer_options"):
             args = [*args]
@@ -124,7 +124,7 @@ class Capture:
             kwargs = {**kwargs, "transformer_options": options}
         return executor(*args, **kwargs)
 
-    def watched(self, block, index: int, before, image_tokens: int):
+    def watched(self, index: int, before, image_tokens: int):
         """A double_block replacement that runs the block, or whatever replaced it before, and looks on at its attention."""
 
         def run(args: dict, extra: dict) -> dict:
