@@ -108,12 +108,13 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
         seen = ", ".join(f"{p:.2f}" for p in recording.progress)
         raise ValueError(f"No recorded step lies between start_percent {start:g} and end_percent {end:g}. "
                          f"Recorded steps began at: {seen}.")
-    if not torch.isfinite(recording.scores[steps][:, rows]).all():
+    scores = recording.scores[steps][:, rows]
+    if not torch.isfinite(scores).all():
         raise ValueError("The model's own numbers are not finite here: it has computed NaN, as when a picture comes out black in float16. "
                          "Sample in bfloat16 or float32, or leave out the node that causes it.")
     if temperature < 0:
         raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
-    scores = recording.scores[steps][:, rows] / (temperature or defaults.temperature)
+    scores = scores / (temperature or defaults.temperature)
     if defaults.softmax_first:
         maps = scores.softmax(dim=3).mean(dim=(0, 1))
     else:

@@ -103,6 +103,11 @@ class ConceptStream:
         if cross_attention:
             self.scores["cross-attention"] = []
 
+    @property
+    def complete(self) -> bool:
+        """Whether every block has been seen."""
+        return len(self.scores["output"]) == self.depth
+
     def watch(self, block, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor) -> Tensor:
         """Look on at one block (see attend and output_scores for the shapes); returns o_c."""
         text = self.family.text_stream(block, self.vec)
@@ -110,6 +115,6 @@ class ConceptStream:
         self.scores["output"].append(output_scores(out, image_out))
         if "cross-attention" in self.scores:
             self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
-        if len(self.scores["output"]) < self.depth:  # nobody reads the states after the last block
+        if not self.complete:  # nobody reads the states after the last block
             self.states = update(text, self.states, out)
         return out

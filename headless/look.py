@@ -71,6 +71,6 @@ class Look:
         keys = rotate(self.keys[:, :self.own].transpose(1, 2), self.pe)
         values = self.values[:, :self.own, -out.shape[-1]:].unflatten(-1, (heads, -1)).transpose(1, 2)
         self.stream.watch(block, keys, values, out[:, :self.own], self.pe)
-        if len(self.stream.scores["output"]) == len(self.transformer.transformer_blocks):
+        if self.stream.complete:
             self.complete = True
             self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})

@@ -25,7 +25,7 @@ class Run:
     def __init__(self, scheduler, level: float, size: tuple[int, ...], tokens: Tensor, recorder: Callable[..., Recorder],
                  window: tuple[float, float]):
         self.timesteps, self.size, self.tokens, self.window = _timesteps(scheduler), size, tokens, window
-        levels = [] if self.timesteps is None else [float(t) / 1000 for t in self.timesteps]  # pipelines divide by 1000, too
+        levels = [] if self.timesteps is None else [t / 1000 for t in self.timesteps.tolist()]  # pipelines divide by 1000, too
         self.levels = levels if any(_same(level, known) for known in levels) else []
         self.level = level = self.exact(level)
         schedule = [*(known for known in self.levels if known <= level), 0.0]  # existing pictures begin half-way

@@ -24,8 +24,6 @@ from . import compiled
 from .runs import ConceptRuns, Fingerprint, Run
 
 KEY = "concept_saliency"
-_FORWARD = ("x", "timestep", "context", "y", "guidance", "ref_latents", "control", "transformer_options")
-_OPTIONS = 5  # where apply_model takes its transformer_options
 
 
 class Enough(Exception):
@@ -34,10 +32,11 @@ class Enough(Exception):
 
 @dataclass
 class Call:
-    """One call of the transformer that is looked at. rows: of its batch; either a slice or their numbers."""
+    """One call of the transformer that is looked at. rows: of its batch; either a slice or their numbers. sigma: its noise level."""
 
     rows: slice | list[int]
-    transformer: torch.nn.Module
+    sigma: float
+    transformer: torch.nn.Module | None = None
     stream: ConceptStream | None = None
     block: torch.nn.Module | None = None  # whose attention comes next
     pe: Tensor | None = None
@@ -75,11 +74,11 @@ class Capture:
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
         guider = executor.class_obj
         compiled.check(guider.model_options)
-        depth = len(guider.model_patcher.get_model_object("diffusion_model").double_blocks)
+        depth = len(self.family.blocks(guider.model_patcher.get_model_object("diffusion_model")))
         height, width = noise.shape[-2:]
         recorder = Recorder(self.asked.concepts, self.asked.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or (height * 8, width * 8))
-        outer, self.run = self.run, ActiveRun(recorder, self.asked.vectors, tuple(noise.shape), guider, depth)
+        outer, self.run = self.run, ActiveRun(recorder, self.asked.vectors, tuple(noise.shape), guider)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             self.runs.keep(self.run.close(Fingerprint.of(samples)))
@@ -87,42 +86,39 @@ class Capture:
         finally:
             self.run = outer
 
-    def apply_model(self, executor, x, t, *args, **kwargs):
+    def apply_model(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         """APPLY_MODEL wrapper: decide what is looked at in one call, and keep what was seen."""
-        options = args[_OPTIONS - 2] if len(args) > _OPTIONS - 2 else kwargs.get("transformer_options", {})
-        rows = self.run.rows(x, options, self.window) if self.run is not None else None
-        kwargs = {**kwargs, **compiled.mark(self.name, options)}
-        if rows is None:
-            return executor(x, t, *args, **kwargs)
-        transformer = executor.class_obj.diffusion_model
-        self.local.call = call = Call(rows, getattr(transformer, "_orig_mod", transformer))
+        options = transformer_options or {}
+        args = (x, t, c_concat, c_crossattn, control, options)
+        kwargs |= compiled.mark(self.name, options)
+        call = self.run.call(x, options, self.window) if self.run is not None else None
+        if call is None:
+            return executor(*args, **kwargs)
+        call.transformer = compiled.original(executor.class_obj.diffusion_model)
+        self.local.call = call
         try:
-            result = executor(x, t, *args, **kwargs)
+            result = executor(*args, **kwargs)
         except Enough:
             result = x
         finally:
             self.local.call = None
-        self.run.add(options, call.stream)
+        self.run.add(call)
         return result
 
-    def diffusion_model(self, executor, *args, **kwargs):
+    def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
+                        transformer_options=None, **kwargs):
         """DIFFUSION_MODEL wrapper: transformer_options in which every double block is watched, whatever stood there before."""
         kwargs.pop(self.name, None)
-        given = {**dict(zip(_FORWARD, args)), **kwargs}
-        options, transformer = given.get("transformer_options") or {}, executor.class_obj
-        rows, columns = (math.ceil(side / transformer.patch_size) for side in given["x"].shape[-2:])
-        compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
-        replace = options.get("patches_replace", {})
-        dit = dict(replace.get("dit", {}))
-        for index in range(len(transformer.double_blocks)):
-            dit["double_block", index] = self.watched(index, dit.get(("double_block", index)), rows * columns)
-        options = {**options, "patches_replace": {**replace, "dit": dit}}
-        if len(args) > _FORWARD.index("transformer_options"):
-            args = [*args]
-            args[_FORWARD.index("transformer_options")] = options
-        else:
-            kwargs = {**kwargs, "transformer_options": options}
-        return executor(*args, **kwargs)
+        options, transformer = transformer_options or {}, executor.class_obj
+        if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
+            compiled.begin(self, context, timestep, guidance)
+            tokens = math.prod(math.ceil(side / transformer.patch_size) for side in x.shape[-2:])
+            replace = options.get("patches_replace", {})
+            dit = dict(replace.get("dit", {}))
+            for index in range(len(transformer.double_blocks)):
+                dit["double_block", index] = self.watched(index, dit.get(("double_block", index)), tokens)
+            options = {**options, "patches_replace": {**replace, "dit": dit}}
+        return executor(x, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
 
     def watched(self, index: int, before, image_tokens: int):
         """A double_block replacement that runs the block, or whatever replaced it before, and looks on at its attention."""
@@ -171,28 +167,30 @@ class Capture:
         rows, image, pe = call.rows, call.image, call.pe
         pe = pe if pe.shape[0] == 1 else pe[rows]
         call.stream.watch(block, k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe[:, :, image])
-        if self.image_size is not None and len(call.stream.scores["output"]) == len(call.transformer.double_blocks):
+        if self.image_size is not None and call.stream.complete:
             raise Enough
 
 
 class ActiveRun:
     """A sampling run while it lasts."""
 
-    def __init__(self, recorder: Recorder, vectors: Tensor, shape: tuple[int, ...], guider, depth: int):
-        self.recorder, self.shape, self.guider, self.depth = recorder, shape, guider, depth
+    def __init__(self, recorder: Recorder, vectors: Tensor, shape: tuple[int, ...], guider):
+        self.recorder, self.shape, self.guider = recorder, shape, guider
         self.vectors = {(vectors.device, vectors.dtype): vectors}  # brought to a device once a run, and given up with it
         self.seen: set[tuple] = set()
         self.notes: dict[str, None] = {}  # ordered and without repetitions
 
-    def rows(self, x: Tensor, options: dict, window: tuple[float, float]) -> slice | list[int] | None:
-        """The rows of this call that hold positive prompts not yet recorded at this noise level; None to pass it by."""
-        conds, sigma = options.get("cond_or_uncond"), sigma_of(options)
-        if conds is None or sigma is None or not window[1] <= sigma <= window[0] or not self.recorder.wants(sigma):
+    def call(self, x: Tensor, options: dict, window: tuple[float, float]) -> Call | None:
+        """What to look at: the rows that hold positive prompts not yet recorded at this noise level; None to pass the call by."""
+        conds = options.get("cond_or_uncond") or []
+        names, positives = options.get("uuids") or conds, self.positive()
+        if not positives.intersection(names) or options.get("sigmas") is None:
             return None
-        names = options.get("uuids") or conds
-        positives = self.positive()
+        sigma = float(options["sigmas"].flatten()[0])  # the one place that waits for the device
         positive = [i for i, name in enumerate(names) if name in positives and (sigma, name) not in self.seen]
         if not positive:  # a second look is one by guidance (skip-layer, perturbed) or by a second-order sampler
+            return None
+        if not window[1] <= sigma <= window[0] or not self.recorder.wants(sigma):
             return None
         if x.shape[-2:] != self.shape[-2:]:
             self.notes["Prompts that apply to an area only are not recorded; use masked prompts to have them recorded."] = None
@@ -200,8 +198,8 @@ class ActiveRun:
         self.seen.update((sigma, names[i]) for i in positive)
         batch = x.shape[0] // len(conds)
         if positive == list(range(positive[0], positive[-1] + 1)):
-            return slice(positive[0] * batch, (positive[-1] + 1) * batch)
-        return [i * batch + j for i in positive for j in range(batch)]
+            return Call(slice(positive[0] * batch, (positive[-1] + 1) * batch), sigma)
+        return Call([i * batch + j for i in positive for j in range(batch)], sigma)
 
     def positive(self) -> set:
         """What marks positive prompts: the guider's own names for them, else their number."""
@@ -215,15 +213,16 @@ class ActiveRun:
             self.vectors[key] = next(iter(self.vectors.values())).to(context)
         return self.vectors[key]
 
-    def add(self, options: dict, stream: ConceptStream | None) -> None:
+    def add(self, call: Call) -> None:
         """Keep the scores of one call, averaged over its positive prompts."""
+        stream = call.stream
         if stream is None or not stream.scores["output"]:
             return  # a step cache answered in the model's place
-        if any(len(scores) != self.depth for scores in stream.scores.values()):
+        if not stream.complete:
             self.notes["Steps in which another node skips a block's attention are not recorded."] = None
             return
         scores = {space: torch.stack(s).unflatten(1, (-1, self.shape[0])).mean(dim=1) for space, s in stream.scores.items()}
-        self.recorder.add(sigma_of(options), scores)
+        self.recorder.add(call.sigma, scores)
 
     def close(self, fingerprint: Fingerprint) -> Run:
         """What was recorded, once the run has ended well."""
@@ -233,9 +232,3 @@ class ActiveRun:
             notes = ["No step of this sampler lay between start_percent and end_percent, or a step cache skipped all of them. "
                      "Widen the window or remove the cache."]
         return Run(fingerprint, recordings, tuple(notes))
-
-
-def sigma_of(options: dict) -> float | None:
-    """The noise level of a call, 1 to 0."""
-    sigmas = options.get("sigmas")
-    return None if sigmas is None else float(sigmas.flatten()[0])

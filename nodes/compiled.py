@@ -38,6 +38,11 @@ def mark(name: str, options: dict) -> dict:
     return {name: True} if COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}) else {}
 
 
+def original(module: torch.nn.Module) -> torch.nn.Module:
+    """The module behind a compiled one."""
+    return getattr(module, "_orig_mod", module)
+
+
 def check(model_options: dict) -> None:
     """Raise ValueError for a compiled model that would run code without a watch where one belongs, or the other way round.
 

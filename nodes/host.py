@@ -24,8 +24,7 @@ DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached b
 
 def family_of(model):
     """The family module of a MODEL. Raises ValueError, naming what was found, for a model that is not supported."""
-    transformer = model.get_model_object("diffusion_model")
-    transformer = getattr(transformer, "_orig_mod", transformer)  # compiled
+    transformer = compiled.original(model.get_model_object("diffusion_model"))
     params = getattr(transformer, "params", None)
     is_flux1 = (isinstance(transformer, comfy.ldm.flux.model.Flux) and getattr(transformer, "vector_in", None) is not None
                 and not getattr(params, "global_modulation", False) and not getattr(params, "txt_norm", False))

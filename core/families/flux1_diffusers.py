@@ -58,7 +58,7 @@ def grid(ids: Tensor) -> tuple[int, int] | None:
     The first column is 0 for the picture and another number for references (Kontext), which stand after it.
     None when the picture's tokens do not stand row by row.
     """
-    ids = ids[0] if ids.ndim == 3 else ids
+    ids = (ids[0] if ids.ndim == 3 else ids).cpu()  # waits for the device once
     own = _run_length(ids[:, 0])
     columns = _run_length(ids[:own, 1])
     if own % columns:
