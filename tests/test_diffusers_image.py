@@ -121,7 +121,7 @@ def test_the_example_runs(tmp_path, monkeypatch):
 
     pipe = tiny()
     pipe.default_sample_size = 8
-    example = runpy.run_path(Path(__file__).parent.parent / "examples" / "saliency_with_diffusers.py")
+    example = runpy.run_path(Path(__file__).parent.parent / "headless" / "example.py")
     monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", lambda *args, **kwargs: pipe)
     example["main"]("tiny", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"recording.safetensors", "choices.png", "mask_cat.png", "mask_dog.png"}

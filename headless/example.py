@@ -1,7 +1,7 @@
 """Where does Flux see each concept? In a picture as it is drawn, and in one that exists. Copy and change.
 
-    python examples/saliency_with_diffusers.py black-forest-labs/FLUX.1-schnell out
-    python examples/saliency_with_diffusers.py black-forest-labs/FLUX.1-dev out photo.jpg
+    python -m concept_saliency.headless.example black-forest-labs/FLUX.1-schnell out
+    python -m concept_saliency.headless.example black-forest-labs/FLUX.1-dev out photo.jpg
 """
 
 import sys
