@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 MEGAPIXEL = 2**20  # 1024 x 1024, what Flux draws
 _LARGER = 1.05  # that much more does no harm; Kontext's own sizes, for one, are up to 1.3% above a megapixel
-_SMALLER = 0.95  # of the shorter side, given up for sides that are nearer the picture's aspect
+_SMALLER = 0.93  # of the shorter side, given up for sides that are nearer the picture's aspect
 
 
 def model_size(height: int, width: int, megapixels: float = 1.0, patch: int = 16) -> tuple[int, int]:
@@ -28,7 +28,8 @@ def model_size(height: int, width: int, megapixels: float = 1.0, patch: int = 16
     short, long = sorted((height, width))
     ideal = math.sqrt(limit * short / long) / patch
     sides = []
-    for rows in range(max(1, math.ceil(ideal)), max(0, math.floor(_SMALLER * ideal) - 1), -1):
+    fewest = max(1, min(math.floor(ideal), math.ceil(_SMALLER * ideal)))
+    for rows in range(max(1, math.ceil(ideal)), fewest - 1, -1):
         most = max(1, math.floor(limit / patch**2 / rows))
         sides.append((rows * patch, min(most, max(1, round(rows * long / short))) * patch))
     best = min(sides, key=lambda size: abs(math.log(size[0] * long / (size[1] * short))))

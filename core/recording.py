@@ -27,8 +27,9 @@ class Recording:
 
     scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
     the token grid. sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the
-    steps began, rising. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels;
-    patch: pixels a token covers, the grid may reach beyond the picture's right and lower edge.
+    steps began, rising. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels
+    of the picture; seen_size: those the model was shown, where they are others; patch: how many of these a
+    token covers, the grid may reach beyond the picture's right and lower edge.
     """
 
     concepts: tuple[str, ...]
@@ -43,6 +44,7 @@ class Recording:
     defaults: Defaults
     image_size: tuple[int, int]
     patch: int = 16
+    seen_size: tuple[int, int] | None = None
 
     def __post_init__(self):
         expected = (len(self.sigmas), len(self.layers), None, len(self.concepts) + len(self.contrast), None, None)
@@ -55,6 +57,7 @@ class Recording:
         expect_words("concepts", self.concepts)
         expect_words("contrast", self.contrast, none_too=True)
         expect_size("image_size", self.image_size)
+        expect_size("seen_size", self.shown_size)
         for name, values in (("sigmas", self.sigmas), ("progress", self.progress)):
             if len(values) != len(self.sigmas) or not all(type(v) is float and math.isfinite(v) for v in values):
                 raise ValueError(f"{name} are {values!r}, expected {len(self.sigmas)} numbers")
@@ -64,9 +67,19 @@ class Recording:
                              "expected whole numbers, layers rising from 0")
         if self.space not in SPACES:
             raise ValueError(f"space is {self.space!r}, expected one of {', '.join(SPACES)}")
-        grid = tuple(math.ceil(side / self.patch) for side in self.image_size)
+        grid = tuple(math.ceil(side / self.patch) for side in self.shown_size)
         if grid != shape[4:]:
-            raise ValueError(f"a picture of {self.image_size} pixels has {grid} tokens, but scores have {shape[4:]}")
+            raise ValueError(f"a picture of {self.shown_size} pixels has {grid} tokens, but scores have {shape[4:]}")
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(H, W) pixels that the model was shown."""
+        return self.image_size if self.seen_size is None else self.seen_size
+
+    def at_size(self, image_size: tuple[int, int]) -> Recording:
+        """The same for the picture at another size (H, W) than the model was shown."""
+        shown = self.shown_size
+        return replace(self, image_size=tuple(image_size), seen_size=None if shown == tuple(image_size) else shown)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; everything but the scores stands in its metadata as JSON."""

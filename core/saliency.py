@@ -121,8 +121,9 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
         maps = scores.mean(dim=(0, 1)).softmax(dim=1)
     count = len(recording.concepts)
     extent = tuple(side * recording.patch for side in maps.shape[-2:])
-    return Saliency(recording.concepts, maps[:, :count], recording.image_size, extent, presence(maps[:, :count]),
-                    recording.contrast, maps[:, count:])
+    shown = Saliency(recording.concepts, maps[:, :count], recording.shown_size, extent, presence(maps[:, :count]),
+                     recording.contrast, maps[:, count:])
+    return shown.at_size(recording.image_size)
 
 
 def presence(maps: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def test_any_size(height, width, megapixels):
     if found != (height, width):
         assert all(side % 16 == 0 for side in found)
         if max(height, width) <= 16 * min(height, width):
-            assert found[0] * found[1] >= 0.8 * megapixels * MEGAPIXEL
-            assert abs(math.log(found[0] * width / (found[1] * height))) < 0.05
+            assert found[0] * found[1] >= 0.75 * megapixels * MEGAPIXEL
+            assert abs(math.log(found[0] * width / (found[1] * height))) < 0.02
     assert model_size(height, width, 0) == (height, width)
 
 
@@ -46,7 +46,7 @@ def test_resized_without_aliasing():
     board = torch.ones(256, 256)
     board[::2, ::2] = board[1::2, 1::2] = 0
     small = resized(board.expand(1, 3, -1, -1), (64, 64))
-    assert small.shape == (1, 3, 64, 64) and (small[..., 4:-4, 4:-4] - 0.5).abs().max() < 0.05
+    assert small.shape == (1, 3, 64, 64) and (small[..., 4:-4, 4:-4] - 0.5).abs().max() < 0.02
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 32:] = 1
     assert 0 <= resized(edge, (32, 48)).min() and resized(edge, (32, 48)).max() <= 1

@@ -39,6 +39,17 @@ def test_auto_is_the_family_s_layers_in_proportion_and_its_window(recording):
     assert torch.equal(saliency(very_late).maps, saliency(recording, "auto", 0.75, 1.0).maps), "the last step seen is better than none"
 
 
+def test_maps_come_out_at_the_size_of_the_picture_that_was_reduced_for_the_model(recording, tmp_path):
+    whole = recording.at_size((132, 270))
+    assert (whole.image_size, whole.seen_size) == ((132, 270), (44, 90)) and whole.at_size((44, 90)) == recording
+    whole.save(tmp_path / "whole")
+    maps, small = saliency(Recording.load(tmp_path / "whole")), saliency(recording)
+    assert (maps.image_size, maps.extent) == ((132, 270), (144, 288)) and torch.equal(maps.maps, small.maps)
+    assert soft_masks(maps).shape == (2, 2, 132, 270)
+    with pytest.raises(ValueError, match="a picture of .44, 900. pixels has .3, 57. tokens"):
+        replace(whole, seen_size=(44, 900))
+
+
 @pytest.mark.parametrize("text, expected", [("all", [0, 1, 2, 3, 4]), ("1-3", [1, 2, 3]), ("3, 1", [1, 3]), ("-2:", [3, 4]), ("-1", [4]),
                                             (":2", [0, 1]), ("0,2-3", [0, 2, 3]), ("AUTO", [3, 4])])
 def test_layers(text, expected):
