@@ -79,6 +79,29 @@ def concept_vectors(concepts: Iterable[Concept], encode: Callable[[str], Tensor]
     return torch.stack(rows)[None]
 
 
+def row_of(concept: str, names: Sequence[str]) -> int:
+    """Which of `names` a concept is: by its name, whatever its capitals, or by its number, from 1; an empty text is the first.
+
+    Raises ValueError, listing the names, for an unknown one.
+    """
+    wanted, known = concept.strip().casefold(), [name.casefold() for name in names]
+    if wanted in known:
+        return known.index(wanted)
+    if not wanted:
+        return 0
+    if re.fullmatch(r"\d{1,3}", wanted) and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+    raise ValueError(f"There is no concept '{concept.strip()}' here. Known: {listed}. Write one of these names, or its number.")
+
+
+def rows_of(concepts: str, names: Sequence[str]) -> list[int]:
+    """The same for one concept or several joined by "+"."""
+    if concepts.strip().casefold() in map(str.casefold, names):
+        return [row_of(concepts, names)]  # a name that holds a "+" itself
+    return [row_of(concept, names) for concept in concepts.split("+")]
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is recorded: names of the concepts and of their rivals, and one text vector for each, concepts first, 1 x C x D.

@@ -8,12 +8,18 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn.functional import pad
 
+from .concepts import rows_of
 from .saliency import Saliency
 
-METHODS = ("mean", "otsu", "percentile", "absolute", "argmax", "soft")
+METHODS = ("auto", "mean", "otsu", "percentile", "absolute", "argmax", "soft")
+THRESHOLDED = ("percentile", "absolute")  # the methods that heed `threshold`
 _CRUMB = 1 / 255  # less than that, left over outside a mask, would become a segment of its own downstream
-REFINE_RADIUS = 16  # pixels: as far as one token reaches
+_THERE = 0.01  # of all tokens: a concept that wins fewer is not there
+_SPECK = 0.0005  # of the picture: smaller islands and holes are the picture's texture, which a refined edge follows too far
+_REACH = 2  # tokens: how far a refined edge may lie from the map's
+_FINENESS = 8  # steps to the radius: refinement is computed on pixels so far apart, and looks the same as on every one
 
 
 @dataclass(frozen=True)
@@ -37,44 +43,59 @@ def soft_masks(saliency: Saliency) -> Tensor:
     return saliency.pixels(saliency.maps)
 
 
-def rows_of(saliency: Saliency, concept: str) -> list[int]:
-    """The rows of a concept, or of several joined by "+"; empty for the first. Raises ValueError for an unknown one."""
-    if concept.strip().casefold() in map(str.casefold, saliency.concepts):
-        return [saliency.index(concept)]  # a name that holds a "+" itself
-    return [saliency.index(name) for name in concept.split("+")]
-
-
-def mask(saliency: Saliency, concept: str = "", method: str = "mean", threshold: float = 0.5, shaping: Shaping = Shaping(),
+def mask(saliency: Saliency, concept: str = "", method: str = "auto", threshold: float = 0.5, shaping: Shaping = Shaping(),
          image: Tensor | None = None) -> Tensor:
     """The mask of one concept, B x H x W float32 in 0..1, exactly 0 outside and exactly 1 inside its edge.
 
-    concept: its name, or several joined by "+" for their union; empty for the first. method: "mean",
-    above the map's own mean (the paper's); "otsu", above Otsu's threshold; "percentile", the strongest
+    concept: its name or number, or several joined by "+" for their union; empty for the first. method: "auto", the
+    islands above Otsu's threshold in which the concept beats every rival somewhere, and nothing where it is not there;
+    "mean", above the map's own mean (the paper's); "otsu", above Otsu's threshold; "percentile", the strongest
     1 - threshold of all pixels; "absolute", above threshold; "argmax", above every other concept and
     every contrast concept; "soft", the map itself. image: B x H x W x 3 in 0..1; the maps' edges then
     follow the picture's. Raises ValueError for an unknown concept or method, or an image of another size.
     """
     if method not in METHODS:
         raise ValueError(f"method is '{method}', expected one of {', '.join(METHODS)}")
-    rows = rows_of(saliency, concept)
+    rows = rows_of(concept, saliency.concepts)
+    maps = saliency.pixels(saliency.maps[:, rows])
     if method == "argmax":
-        others = [row for row in range(len(saliency.concepts)) if row not in rows]
-        rivals = torch.cat((saliency.maps[:, others], saliency.contrast_maps), dim=1)
-        groups = (saliency.maps[:, rows], rivals if rivals.shape[1] else torch.zeros_like(saliency.maps[:, :1]))
-        maps = torch.stack([saliency.pixels(group).amax(dim=1) for group in groups], dim=1)
-    else:
-        maps = saliency.pixels(saliency.maps[:, rows])
+        maps = torch.stack((maps.amax(dim=1), saliency.pixels(rivals(saliency, rows)).amax(dim=1)), dim=1)
     if image is not None:
-        maps = refine(maps, image)
-    if method == "argmax":
-        inside = maps[:, 0] > maps[:, 1]
-    elif method == "soft":
+        maps = refine(maps, image, token_size(saliency))
+    if method == "soft":
         soft = maps.amax(dim=1)
         soft = torch.where(soft < _CRUMB, 0.0, soft)
         return 1 - soft if shaping.invert else soft
+    if method == "argmax":
+        inside = maps[:, 0] > maps[:, 1]
+    elif method == "auto":
+        inside = automatic(saliency, rows, maps)
     else:
         inside = (maps > limits(maps, method, threshold)).any(dim=1)
+    if image is not None:
+        inside = torch.stack([without_specks(one) for one in inside])
     return torch.stack([shape(one, shaping) for one in inside])
+
+
+def rivals(saliency: Saliency, rows: list[int]) -> Tensor:
+    """The maps of everything but `rows` on the token grid, B x R x h x w, R at least 1: zeros where there is none."""
+    others = [row for row in range(len(saliency.concepts)) if row not in rows]
+    maps = torch.cat((saliency.maps[:, others], saliency.contrast_maps), dim=1)
+    return maps if maps.shape[1] else torch.zeros_like(saliency.maps[:, :1])
+
+
+def automatic(saliency: Saliency, rows: list[int], maps: Tensor) -> Tensor:
+    """The method "auto": maps B x R x H x W of `rows` on the picture's pixels, refined or not -> B x H x W bool."""
+    against = rivals(saliency, rows)
+    there = (saliency.maps[:, rows] > against.amax(dim=1, keepdim=True)).flatten(2).float().mean(dim=2) >= _THERE
+    wins = saliency.pixels(saliency.maps[:, rows]) > saliency.pixels(against).amax(dim=1, keepdim=True)
+    inside = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.bool)
+    above = (maps > limits(maps, "otsu", 0.0)) | (maps.amin(dim=(2, 3), keepdim=True) == maps.amax(dim=(2, 3), keepdim=True))
+    for b, r in there.nonzero().tolist():
+        islands, _ = ndimage.label(above[b, r].numpy())
+        won = np.unique(islands[wins[b, r].numpy()])
+        inside[b] |= torch.from_numpy(np.isin(islands, won[won > 0]))
+    return inside
 
 
 def limits(maps: Tensor, method: str, threshold: float) -> Tensor:
@@ -93,27 +114,50 @@ def limits(maps: Tensor, method: str, threshold: float) -> Tensor:
     return values.to(maps).view(*maps.shape[:2], 1, 1)
 
 
-def refine(maps: Tensor, image: Tensor) -> Tensor:
-    """Maps B x C x H x W whose edges follow those of the picture(s) B x H x W x 3 (guided filter, He et al. 2010)."""
+def token_size(saliency: Saliency) -> float:
+    """How many of the picture's pixels a token covers, the mean of both sides."""
+    return sum(outer / cells for outer, cells in zip(saliency.extent, saliency.maps.shape[2:])) / 2
+
+
+def refine(maps: Tensor, image: Tensor, token: float) -> Tensor:
+    """Maps B x C x H x W whose edges follow those of the picture(s) B x H x W x 3 (fast guided filter, He and Sun 2015).
+
+    token: pixels that one value of the maps covered before they were enlarged.
+    """
     from kornia.filters import guided_blur
 
     if tuple(image.shape[1:3]) != tuple(maps.shape[2:]) or len(image) not in (1, len(maps)):
         raise ValueError(f"'image' is {len(image)} picture(s) of {image.shape[2]} x {image.shape[1]} pixels, but the saliency is of "
                          f"{len(maps)} of {maps.shape[3]} x {maps.shape[2]}. Connect the picture that the saliency was made from.")
-    if min(maps.shape[2:]) <= 2 * REFINE_RADIUS:
+    height, width = maps.shape[2:]
+    step = max(1, round(_REACH * token / _FINENESS))
+    radius = step * max(1, round(_REACH * token / step))
+    if min(height, width) <= 2 * radius:
         return maps  # smaller than the filter itself
-    guide = image[..., :3].movedim(-1, 1).to(maps).expand(len(maps), -1, -1, -1)
-    subsample = max(1, min(maps.shape[2:]) // 256)
-    return guided_blur(guide, maps, 2 * REFINE_RADIUS + 1, 1e-3, border_type="replicate", subsample=subsample).clamp(0, 1)
+    margin = (0, -width % step, 0, -height % step)  # kornia wants sides that are multiples of the step
+    guide = pad(image[..., :3].movedim(-1, 1).to(maps), margin, mode="replicate").expand(len(maps), -1, -1, -1)
+    refined = [guided_blur(guide, pad(one, margin, mode="replicate"), 2 * radius + 1, 1e-3, border_type="replicate", subsample=step)
+               for one in maps.split(1, dim=1)]  # one by one: three times a map's memory each
+    return torch.cat(refined, dim=1)[..., :height, :width].clamp(0, 1)
+
+
+def without_specks(inside: Tensor) -> Tensor:
+    """A refined mask H x W bool without islands and holes that are too small to be meant."""
+    least = _SPECK * inside.numel()
+    return torch.from_numpy(~_large(~_large(inside.numpy(), least), least))
+
+
+def _large(inside: np.ndarray, least: float) -> np.ndarray:
+    """The islands of a mask H x W bool that have at least so many pixels."""
+    islands, count = ndimage.label(inside)
+    return inside & (np.bincount(islands.ravel(), minlength=count + 1) >= least)[islands]
 
 
 def shape(inside: Tensor, shaping: Shaping) -> Tensor:
     """One mask H x W bool -> H x W float32."""
     inside = inside.numpy()
     if shaping.min_area > 0:
-        islands, count = ndimage.label(inside)
-        sizes = np.bincount(islands.ravel(), minlength=count + 1)
-        inside = inside & (sizes >= shaping.min_area)[islands]
+        inside = _large(inside, shaping.min_area)
     if shaping.fill_holes:
         inside = ndimage.binary_fill_holes(inside)
     if shaping.grow > 0 and inside.any():

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from .masks import refine
+from .masks import refine, token_size
 from .saliency import Saliency
 
 NOTHING = -1
@@ -19,7 +19,7 @@ def labels(saliency: Saliency, image: Tensor | None = None) -> Tensor:
     image: B x H x W x 3 in 0..1; the borders then follow the picture's edges.
     """
     maps = saliency.pixels(torch.cat((saliency.maps, saliency.contrast_maps), dim=1))
-    winner = (maps if image is None else refine(maps, image)).argmax(dim=1)
+    winner = (maps if image is None else refine(maps, image, token_size(saliency))).argmax(dim=1)
     return torch.where(winner < len(saliency.concepts), winner, NOTHING)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from .saliency import Saliency
 
+_LINE = (0.15, 1.0, 0.55)  # of a mask's edge
 COLORMAPS = ("plasma", "viridis", "cividis", "hot", "bone", "turbo")  # kornia's; the first is the paper's
 
 
@@ -50,15 +52,42 @@ def tiles(saliency: Saliency, maps: Tensor, image: Tensor | None = None) -> Tens
     return torch.stack(out)
 
 
+def mask_tiles(mask: Tensor, image: Tensor | None, captions: list[str]) -> Tensor:
+    """Masks B x H x W, each under its caption: B x H' x W x 3. With pictures B x H x W x 3 the mask shows in them: in colour
+    inside, dark and grey outside, with a bright line between; else white on black."""
+    out = []
+    for b, (one, text) in enumerate(zip(mask, captions)):
+        if image is None:
+            tile = one[..., None].expand(-1, -1, 3)
+        else:
+            picture = image[b % len(image)][..., :3].to(one)
+            outside = (0.25 * picture @ picture.new_tensor([0.299, 0.587, 0.114]))[..., None].expand_as(picture)
+            tile = torch.where(_outline(one)[..., None], picture.new_tensor(_LINE), torch.lerp(outside, picture, one[..., None]))
+        out.append(label(tile, text))
+    return torch.stack(out)
+
+
+def _outline(mask: Tensor) -> Tensor:
+    """The pixels H x W just outside of a mask's edge, in a line that can still be seen in a thumbnail."""
+    width = max(1, round(min(mask.shape) / 200))
+    inside = mask[None, None]
+    grown = max_pool2d(inside, 2 * width + 1, stride=1, padding=width)
+    return ((grown > 0.5) & (inside <= 0.5))[0, 0]
+
+
 def caption(saliency: Saliency, picture: int, concept: int) -> str:
     """A concept's name and its presence."""
     return f"{saliency.concepts[concept]}  {saliency.presence[picture, concept]:.2f}"
 
 
 def label(picture: Tensor, text: str) -> Tensor:
-    """A picture H x W x 3 with a caption bar above it, sized to the picture; text too long for it is shortened."""
+    """A picture H x W x 3 with a caption bar above it, large enough to be read among sixteen thumbnails on a node.
+
+    Text too long for it is set smaller, and shortened where that is not enough.
+    """
     height, width, _ = picture.shape
-    size = max(12, round(min(height, width) / 16))
+    largest, smallest = (max(12, round(min(height, width) / part)) for part in (9, 16))
+    size = next((s for s in range(largest, smallest, -1) if ImageFont.load_default(s).getlength(text) <= width - s), smallest)
     font = ImageFont.load_default(size)
     while len(text) > 1 and font.getlength(text) > width - size:
         text = text[:-2] + "…"

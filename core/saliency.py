@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .concepts import row_of
 from .files import expect_size, expect_words, read_safetensors
 from .recording import Recording
 
@@ -56,13 +57,8 @@ class Saliency:
             raise ValueError(f"maps have shape {tuple(self.maps.shape)}, expected pictures x concepts x height x width, none of them zero")
 
     def index(self, concept: str) -> int:
-        """The row of a concept, whatever its capitals; an empty name is the first. Raises ValueError for an unknown one."""
-        if not concept.strip():
-            return 0
-        names = [name.casefold() for name in self.concepts]
-        if concept.strip().casefold() not in names:
-            raise ValueError(f"There is no concept '{concept.strip()}' in this saliency. Known: {', '.join(self.concepts)}.")
-        return names.index(concept.strip().casefold())
+        """The row of a concept; see core.concepts.row_of."""
+        return row_of(concept, self.concepts)
 
     def at_size(self, image_size: tuple[int, int]) -> Saliency:
         """The same maps for the same picture at another size (H, W), enlarged or reduced as a whole."""

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..core.concepts import DEFAULT_CONTRAST
+from .types import rarely_used
 
 
 def model_inputs() -> list[io.Input]:
@@ -11,14 +12,17 @@ def model_inputs() -> list[io.Input]:
 
 
 def concept_inputs() -> list[io.Input]:
-    return [io.String.Input("concepts", multiline=True, default="", placeholder="dragon, sky, the red car",
+    return [io.String.Input("concepts", multiline=True, default="", placeholder="concepts, for example: dragon, sky, the red car",
                             tooltip="What to look for, separated by commas or lines. Synonyms in one concept: dog|puppy"),
-            io.String.Input("contrast", multiline=True, default=DEFAULT_CONTRAST,
-                            tooltip="Rivals that take the patches none of your concepts wants. They are not shown.")]
+            io.String.Input("contrast", default=DEFAULT_CONTRAST,  # one line: a filled box of several would hide its own name
+                            tooltip="Rivals that take the patches none of your concepts wants. They are not shown. Better than the "
+                                    "default: what else is in your picture, above all its ground.")]
 
 
 def method_inputs() -> list[io.Input]:
     return [io.Combo.Input("token", options=["mean", "first"], default="mean",
-                           tooltip="A phrase's vector: the mean over its tokens, or its first token (the paper's choice)."),
+                           tooltip="A phrase's vector: the mean over its tokens, or its first token (the paper's choice).",
+                           **rarely_used(io.Combo.Input)),
             io.Boolean.Input("cross_attention", default=False,
-                             tooltip="Also record the cross-attention space, the weaker baseline, for comparison.")]
+                             tooltip="Also record the cross-attention space, the weaker baseline, for comparison.",
+                             **rarely_used(io.Boolean.Input))]

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..core.concepts import ask
 from . import asking, host
 from .runs import ConceptRuns
-from .types import CATEGORY, ConceptRecordings
+from .types import CATEGORY, MAPS, MASKS, ConceptRecordings, found_by, rarely_used
 
 
 class ConceptAttentionApply(io.ComfyNode):
@@ -21,13 +21,14 @@ class ConceptAttentionApply(io.ComfyNode):
                 *asking.model_inputs(),
                 *asking.concept_inputs(),
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="When recording begins, as a share of sampling."),
+                               tooltip="When recording begins, as a share of sampling.", **rarely_used(io.Float.Input)),
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="When recording ends, as a share of sampling."),
+                               tooltip="When recording ends, as a share of sampling.", **rarely_used(io.Float.Input)),
                 *asking.method_inputs(),
             ],
             # 0.3.64 wants ids that differ from every input's
             outputs=[io.Model.Output("patched_model", display_name="model"), ConceptRecordings.Output("recordings")],
+            **found_by(*MAPS, *MASKS),
         )
 
     @classmethod

@@ -4,10 +4,11 @@ import torch
 from comfy_api.latest import io
 
 from ..core.concepts import ask
+from ..core.pictures import model_size, resized
 from ..core.recording import padded
 from . import asking, host
 from .runs import ConceptRuns
-from .types import CATEGORY, ConceptRecordings
+from .types import CATEGORY, MAPS, MASKS, ConceptRecordings, found_by
 
 
 class ConceptAttentionImage(io.ComfyNode):
@@ -27,6 +28,9 @@ class ConceptAttentionImage(io.ComfyNode):
                 io.Int.Input("samples", default=1, min=1, max=64, tooltip="Passes with different noise, averaged. The paper uses 5."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
                 *asking.method_inputs(),
+                io.Float.Input("megapixels", default=1.0, min=0.0, max=16.0, step=0.1,
+                               tooltip="A larger picture is shown to the model at about this size, 1 being 1024 x 1024; 0 shows it as it is. "
+                                       "Maps and masks have the picture's own size all the same."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model; needed for 'image'."),
                 io.Image.Input("image", optional=True, tooltip="Any picture or batch of pictures, of any size."),
                 io.Latent.Input("latent", optional=True, tooltip="In place of vae and image: pictures that are encoded already."),
@@ -34,29 +38,31 @@ class ConceptAttentionImage(io.ComfyNode):
                                       tooltip="A prompt that describes the picture; empty if not connected."),
             ],
             outputs=[ConceptRecordings.Output("recordings")],
+            **found_by(*MAPS, *MASKS),
         )
 
     @classmethod
-    def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, vae=None, image=None, latent=None,
-                conditioning=None) -> io.NodeOutput:
+    def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, megapixels=1.0, vae=None, image=None,
+                latent=None, conditioning=None) -> io.NodeOutput:
         family, runs = host.family_of(model), ConceptRuns()
-        encoded, image_size = encode(vae, image) if latent is None else from_latent(model, latent, vae, image)
+        encoded, seen_size = encode(vae, image, megapixels) if latent is None else from_latent(model, latent, vae, image)
         asked = ask(concepts, contrast, host.phrase_encoder(clip), token, cross_attention)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        runs.keep(host.record_image(model, family, asked, encoded, image_size, conditioning, noise_level,
-                                    [(seed + i) % 2**64 for i in range(samples)]))
+        run = host.record_image(model, family, asked, encoded, seen_size, conditioning, noise_level,
+                                [(seed + i) % 2**64 for i in range(samples)])
+        runs.keep(run if latent is not None else run.at_size(tuple(image.shape[1:3])))
         return io.NodeOutput(runs)
 
 
-def encode(vae, image: torch.Tensor | None) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Latents B x 16 x h x w of pictures, and the pictures' (H, W) in pixels."""
+def encode(vae, image: torch.Tensor | None, megapixels: float) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Latents B x 16 x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
     if vae is None or image is None:
         raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
-    whole = padded(image[..., :3].movedim(-1, 1)).movedim(1, -1)
-    return vae.encode(whole), tuple(image.shape[1:3])
+    shown = resized(image[..., :3].movedim(-1, 1), model_size(*image.shape[1:3], megapixels))
+    return vae.encode(padded(shown).movedim(1, -1)), tuple(shown.shape[-2:])
 
 
 def from_latent(model, latent: dict, vae, image) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -7,7 +7,7 @@ from ..core.masks import soft_masks
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from .feedback import tell
-from .types import CATEGORY, ConceptRecordings, ConceptSaliencyMaps
+from .types import CATEGORY, MAPS, ConceptRecordings, ConceptSaliencyMaps, found_by, rarely_used
 
 
 class ConceptSaliency(io.ComfyNode):
@@ -24,11 +24,14 @@ class ConceptSaliency(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="The decoded picture: maps get its size, and the preview shows it."),
                 io.String.Input("layers", default="auto", tooltip="Blocks to average: auto, all, 15-18, 3,7 or -4: (the last four)."),
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="First recorded step to use, as a share of sampling."),
+                               tooltip="First recorded step to use, as a share of sampling.",
+                               **rarely_used(io.Float.Input)),
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="Last recorded step to use, as a share of sampling."),
+                               tooltip="Last recorded step to use, as a share of sampling.",
+                               **rarely_used(io.Float.Input)),
                 io.Combo.Input("space", options=list(SPACES), default="output",
-                               tooltip="output: the paper's method. cross-attention: its baseline; must have been recorded."),
+                               tooltip="output: the paper's method. cross-attention: its baseline; must have been recorded.",
+                               **rarely_used(io.Combo.Input)),
                 io.Float.Input("temperature", default=0.0, min=0.0, max=100000.0, step=0.1,
                                tooltip="Softness of the rivalry between concepts; 0 is the model's own."),
             ],
@@ -36,6 +39,7 @@ class ConceptSaliency(io.ComfyNode):
                      io.Mask.Output("masks", tooltip="Soft, one a concept, picture by picture.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+            **found_by(*MAPS),
         )
 
     @classmethod

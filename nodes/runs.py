@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Run:
     fingerprint: Fingerprint
     recordings: dict[str, Recording]
     notes: tuple[str, ...] = ()
+
+    def at_size(self, image_size: tuple[int, int]) -> Run:
+        """The same for pictures of another size (H, W) than the model was shown."""
+        return replace(self, recordings={space: recording.at_size(image_size) for space, recording in self.recordings.items()})
 
 
 class ConceptRuns:

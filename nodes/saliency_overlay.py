@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core import masks, render
-from .types import CATEGORY, ConceptSaliencyMaps
+from .types import CATEGORY, MAPS, ConceptSaliencyMaps, found_by
 
 
 class ConceptSaliencyOverlay(io.ComfyNode):
@@ -25,6 +25,7 @@ class ConceptSaliencyOverlay(io.ComfyNode):
             ],
             outputs=[io.Image.Output("overlay", display_name="image")],
             is_output_node=True,
+            **found_by(*MAPS),
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..core import regions, render
-from .types import CATEGORY, ConceptSaliencyMaps
+from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by
 
 
 class ConceptSaliencySegmentation(io.ComfyNode):
@@ -22,6 +22,7 @@ class ConceptSaliencySegmentation(io.ComfyNode):
             outputs=[io.Image.Output("labels", display_name="label image"),
                      io.Mask.Output("masks", tooltip="One a concept, picture by picture; disjoint.")],
             is_output_node=True,
+            **found_by(*MASKS),
         )
 
     @classmethod

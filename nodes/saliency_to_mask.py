@@ -2,8 +2,13 @@
 
 from comfy_api.latest import io, ui
 
-from ..core import masks
-from .types import CATEGORY, ConceptSaliencyMaps
+from ..core import masks, render
+from ..core.concepts import rows_of
+from . import graph
+from .feedback import tell
+from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
+
+LOW_PRESENCE = 0.3
 
 
 class ConceptSaliencyToMask(io.ComfyNode):
@@ -15,28 +20,38 @@ class ConceptSaliencyToMask(io.ComfyNode):
             category=CATEGORY,
             description="Turns one concept's saliency into a mask. Changing a setting here does not sample again.",
             inputs=[
-                ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
-                io.String.Input("concept", default="", tooltip="Name of the concept; empty for the first. Union: dog + cat"),
-                io.Combo.Input("method", options=list(masks.METHODS), default="mean",
-                               tooltip="mean: above the map's own mean (the paper's). otsu: above Otsu's threshold. percentile: the "
+                ConceptSaliencyMaps.Input("saliency", lazy=True, tooltip="From Concept Saliency."),
+                io.String.Input("concept", default="", tooltip="Name of the concept, or its number; empty for the first. Union: dog + cat"),
+                io.Combo.Input("method", options=list(masks.METHODS), default=masks.METHODS[0],
+                               tooltip="auto: above Otsu's threshold, as far as the concept beats every other one; empty if it is not there. "
+                                       "mean: above the map's own mean (the paper's). otsu: above Otsu's threshold. percentile: the "
                                        "strongest 1 - threshold of the picture. absolute: above the threshold. argmax: where the concept "
-                                       "beats every other one; empty if it is not there. soft: no threshold."),
+                                       "beats every other one. soft: no threshold."),
                 io.Float.Input("threshold", default=0.5, min=0.0, max=1.0, step=0.01,
-                               tooltip="For the methods percentile and absolute only."),
+                               tooltip="For the methods percentile and absolute only; the others find their own."),
                 io.Int.Input("grow", default=0, min=-1024, max=1024, tooltip="Move the edge out by so many pixels, or in if negative."),
                 io.Int.Input("feather", default=0, min=0, max=1024,
                              tooltip="Fade the edge over so many pixels to either side. The picture's frame does not fade."),
-                io.Boolean.Input("fill_holes", default=False, tooltip="Fill holes that the mask encloses."),
-                io.Int.Input("min_area", default=0, min=0, max=1 << 24, tooltip="Remove islands of fewer pixels."),
+                io.Boolean.Input("fill_holes", default=False, tooltip="Fill holes that the mask encloses.", **rarely_used(io.Boolean.Input)),
+                io.Int.Input("min_area", default=0, min=0, max=1 << 24, tooltip="Remove islands of fewer pixels.",
+                             **rarely_used(io.Int.Input)),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the concept."),
-                io.Image.Input("image", optional=True, tooltip="The picture that the saliency was made from, for 'refine'."),
+                io.Image.Input("image", optional=True, lazy=True, tooltip="The picture that the saliency was made from: the preview shows "
+                                                                          "it, and with 'refine' the mask's edges follow its own."),
                 io.Boolean.Input("refine", default=True, optional=True, tooltip="With an image: the mask's edges follow the picture's."),
             ],
             outputs=[io.Mask.Output("mask"),
                      io.Float.Output("presence",
                                      tooltip="How surely the concept is in the picture, 0 to 1; the surest of a batch or union.")],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
+            **found_by(*MASKS),
         )
+
+    @classmethod
+    def check_lazy_status(cls, concept, **inputs) -> list[str]:
+        graph.check_concept(cls, concept)
+        return graph.still_needed(inputs)
 
     @classmethod
     def execute(cls, saliency, concept, method, threshold, grow, feather, fill_holes, min_area, invert, image=None,
@@ -45,5 +60,25 @@ class ConceptSaliencyToMask(io.ComfyNode):
         if image is not None:
             saliency = saliency.at_size(tuple(image.shape[1:3]))
         mask = masks.mask(saliency, concept, method, threshold, shaping, image if refine else None)
-        presence = saliency.presence[:, masks.rows_of(saliency, concept)].max().item()
-        return io.NodeOutput(mask, presence, ui=ui.PreviewMask(mask, cls=cls))
+        name = concept.strip() if "+" in concept else saliency.concepts[rows_of(concept, saliency.concepts)[0]]
+        presence = saliency.presence[:, rows_of(concept, saliency.concepts)].amax(dim=1).tolist()
+        shares = mask.mean(dim=(1, 2)).tolist()
+        preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
+        tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold))
+        return io.NodeOutput(mask, max(presence), ui=ui.PreviewImage(preview, cls=cls))
+
+
+def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float) -> tuple[list[str], list[str]]:
+    """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture."""
+    warnings, remarks = [], []
+    for number, (there, share) in enumerate(zip(presence, shares), 1):
+        of = f" in picture {number}" if len(shares) > 1 else ""
+        if share < 1e-4:
+            warnings.append(f"The mask of '{name}' is empty{of}: presence is {there:.2f}, other concepts or contrast words win everywhere. "
+                            "Try a plainer word for it, contrast words that name what else is in the picture, or the method otsu.")
+        elif there < LOW_PRESENCE:
+            warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap before you use the mask.")
+        remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the picture")
+    if method not in masks.THRESHOLDED and threshold != 0.5:
+        remarks.append(f"'threshold' is for the methods {' and '.join(masks.THRESHOLDED)} only; {method} does not use it.")
+    return warnings, remarks

@@ -1,9 +1,12 @@
 """Masks an artist can use."""
 
+import math
+
 import pytest
 import torch
 
-from concept_saliency.core.masks import METHODS, Shaping, feather, mask, refine, shape
+from concept_saliency.core import regions, render
+from concept_saliency.core.masks import METHODS, Shaping, feather, mask, refine, shape, soft_masks, without_specks
 from concept_saliency.core.saliency import Saliency
 
 
@@ -60,17 +63,101 @@ def test_refinement_follows_the_picture():
     coarse = torch.nn.functional.avg_pool2d(truth[None, None], 16)
     blurred = torch.nn.functional.interpolate(coarse, scale_factor=16, mode="bilinear")
     image = (0.2 + 0.6 * truth)[None, ..., None].expand(-1, -1, -1, 3)
-    refined = refine(blurred, image)
+    refined = refine(blurred, image, token=16)
 
     def error(maps):
         return ((maps[0, 0] > 0.5).float() - truth).abs().mean()
 
     assert error(refined) < 0.6 * error(blurred)
     with pytest.raises(ValueError, match="of 64 x 64 pixels, but the saliency is of 1 of 128 x 128"):
-        refine(blurred, image[:, :64, :64])
+        refine(blurred, image[:, :64, :64], token=16)
 
 
 def test_the_smallest_picture_works():
     tiny = Saliency(("cat",), torch.ones(1, 1, 1, 1), (1, 1), (16, 16), torch.ones(1, 1), (), torch.ones(1, 0, 1, 1))
     for method in METHODS:
         assert mask(tiny, "", method, 0.5, Shaping(grow=3, feather=4, fill_holes=True, min_area=1), torch.ones(1, 1, 1, 3)).shape == (1, 1, 1)
+
+
+def scene(height: int, width: int, token: int = 16, there: float = 0.9) -> tuple[Saliency, torch.Tensor, torch.Tensor]:
+    """A bright disc on dark ground, what a model that sees it would give, and the disc itself."""
+    y, x = torch.arange(height)[:, None] - (height - 1) / 2, torch.arange(width)[None] - (width - 1) / 2
+    disc = (y.square() + x.square()).sqrt() <= max(1.0, min(height, width) / 4)
+    rows, columns = math.ceil(height / token), math.ceil(width / token)
+    cells = torch.nn.functional.interpolate(disc[None, None].float(), size=(rows, columns), mode="area")
+    maps = torch.cat((0.05 + (there - 0.05) * cells, 0.02 * torch.ones_like(cells)), dim=1)
+    saliency = Saliency(("disc", "nothing"), maps, (height, width), (rows * token, columns * token), maps.amax((2, 3)), ("ground",),
+                        1 - maps.sum(1, keepdim=True))
+    return saliency, (0.2 + 0.6 * disc.float())[None, ..., None].expand(1, -1, -1, 3), disc
+
+
+BUCKETS = [(1024, 1024), (832, 1216), (1216, 832), (896, 1152), (1152, 896), (768, 1344), (1344, 768), (640, 1536), (1536, 640)]
+ODD = [(513, 513), (1000, 1500), (1333, 2000), (811, 1021), (255, 257), (97, 1200), (1, 1), (1, 300), (300, 1), (17, 33)]
+
+
+@pytest.mark.parametrize("height, width", BUCKETS + ODD)
+def test_everything_that_is_done_with_pixels_works_at_every_size(height, width):
+    saliency, image, disc = scene(height, width)
+    for method in METHODS:
+        found = mask(saliency, "disc", method, 0.6, Shaping(grow=1, feather=2), image)
+        assert found.shape == (1, height, width) and 0 <= found.min() and found.max() <= 1
+    soft = soft_masks(saliency)
+    assert soft.shape == (1, 2, height, width) and 0 <= soft.min() and soft.max() <= 1
+    label = regions.labels(saliency, image)
+    assert label.shape == (1, height, width) and set(label.unique().tolist()) <= {-1, 0, 1}
+    assert render.overlay(image, soft[:, 0]).shape == image.shape
+    if min(height, width) > 200:
+        found = mask(saliency, "disc", image=image)[0].bool()
+        assert (found & disc).sum() / (found | disc).sum() > 0.97
+
+
+@pytest.mark.parametrize("height, width", [(513, 513), (831, 1217), (1333, 2001)])
+def test_an_edge_lies_where_it_lies_at_the_nearest_even_size(height, width):
+    masks = []
+    for size in ((height, width), (height + 1, width + 1)):
+        saliency, image, _ = scene(*size)
+        masks.append(mask(saliency, "disc", image=image)[0, :height, :width])
+    assert (masks[0] != masks[1]).float().mean() < 0.002
+
+
+def test_a_mask_has_the_size_of_a_picture_larger_than_the_model_was_shown():
+    saliency, _, _ = scene(768, 1024)
+    _, image, disc = scene(3000, 4000)
+    found = mask(saliency.at_size((3000, 4000)), "disc", image=image)[0].bool()
+    assert (found & disc).sum() / (found | disc).sum() > 0.97
+
+
+def test_auto_is_empty_for_what_is_not_there():
+    saliency, image, _ = scene(512, 512)
+    for picture in (None, image):
+        assert mask(saliency, "disc", image=picture).any() and not mask(saliency, "nothing", image=picture).any()
+        assert torch.equal(mask(saliency, "disc + nothing", image=picture), mask(saliency, "disc", image=picture))
+    faint, image, _ = scene(512, 512, there=0.3)
+    assert not mask(faint, "disc", image=image).any(), "the ground wins everywhere"
+
+
+def test_auto_leaves_out_an_island_in_which_a_rival_wins():
+    saliency, image, disc = scene(512, 512)
+    saliency.maps[0, 0, :4, :4] = 0.48  # half as strong as on the disc, but the look-alike is stronger
+    saliency.maps[0, 1, :4, :4] = 0.52
+    saliency.contrast_maps[0, 0, :4, :4] = 0
+    assert mask(saliency, "disc", "otsu")[0, :50, :50].all() and not mask(saliency, "disc")[0, :80, :80].any()
+
+
+def test_auto_with_no_rival_at_all_is_the_whole_picture():
+    alone = Saliency(("cat",), torch.ones(1, 1, 4, 4), (64, 64), (64, 64), torch.ones(1, 1), (), torch.ones(1, 0, 4, 4))
+    assert mask(alone).all()
+
+
+def test_specks_are_no_islands_and_no_holes():
+    inside = disc(200, 60.0)
+    dirty = inside.clone()
+    dirty[3:6, 3:6], dirty[100:103, 100:103] = True, False
+    assert torch.equal(without_specks(dirty), inside)
+
+
+def test_a_concept_is_known_by_its_number_too(one):
+    assert torch.equal(mask(one, "2"), mask(one, "dog")) and torch.equal(mask(one, "1 + 2"), mask(one, "cat + dog"))
+    for wrong in ("0", "3", "-1", "cat2"):
+        with pytest.raises(ValueError, match=f"no concept '{wrong}' here. Known: 1 cat, 2 dog. Write one of these names, or its number"):
+            mask(one, wrong)
