@@ -38,9 +38,14 @@ class Call:
     sigma: float
     transformer: torch.nn.Module | None = None
     stream: ConceptStream | None = None
-    block: torch.nn.Module | None = None  # whose attention comes next
-    pe: Tensor | None = None
-    image: slice | None = None  # the picture's own tokens
+
+    def keep(self) -> None:
+        """Copy what outlives the block to where the Comfy Compiler has no part in it, whatever the model's layers have done meanwhile."""
+        stream = self.stream
+        with compiled.unrecorded():
+            stream.states, stream.vec = stream.states.clone(), stream.vec.clone()
+            for scores in stream.scores.values():
+                scores[-1:] = [newest.clone() for newest in scores[-1:]]
 
 
 class Capture:
@@ -125,48 +130,53 @@ class Capture:
 
         def run(args: dict, extra: dict) -> dict:
             first = args["txt"].shape[1]  # reference latents stand after the picture's own tokens
-            compiled.enter(self, index, args["pe"], first, first + image_tokens)
             options = args.get("transformer_options") or {}
-            override = options.get("optimized_attention_override")
-            attention = self.attention if override is None else functools.partial(self.attention, override=override)
+            place = index, args["pe"], first, first + image_tokens
+            attention = functools.partial(self.attention, place, options.get("optimized_attention_override"))
             args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
             return before(args, extra) if before is not None else extra["original_block"](args)
 
         return run
 
-    def attention(self, function, q, k, v, heads, *args, override=None, **kwargs):
-        """optimized_attention_override: the attention as it would have been, and a look at it."""
+    def attention(self, place, override, function, q, k, v, heads, *args, **kwargs):
+        """optimized_attention_override of one block: the attention as it would have been, and a look at it."""
         arguments = (q, k, v, heads, *args)
         out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
         if isinstance(k, Tensor) and isinstance(v, Tensor):
-            compiled.look(self, k, v, out)
+            compiled.look(self, k, v, out, *place)
         return out
 
     # What follows is never compiled.
 
+    def current(self) -> Call | None:
+        """The call that this thread looks at; None while a CUDA graph is captured, which would do again whatever we do."""
+        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        return None if capturing else getattr(self.local, "call", None)
+
     def begin(self, context: Tensor, timestep: Tensor, guidance: Tensor | None) -> None:
         """The transformer has been called."""
-        call = getattr(self.local, "call", None)
+        call = self.current()
         if call is not None:
             rows = call.rows
-            call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
-                                        None if guidance is None else guidance[rows], self.asked.cross_attention)
+            with compiled.unrecorded():
+                call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
+                                            None if guidance is None else guidance[rows], self.asked.cross_attention)
+            call.keep()
 
-    def enter(self, index: int, pe: Tensor, first: int, end: int) -> None:
-        """A block begins; the first attention from here on is its own."""
-        call = getattr(self.local, "call", None)
-        if call is not None and call.stream is not None:
-            call.block, call.pe, call.image = call.transformer.double_blocks[index], pe, slice(first, end)
+    def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
+        """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys.
 
-    def look(self, k: Tensor, v: Tensor, out: Tensor) -> None:
-        """An attention has been computed: keys and values B x heads x N x d, output B x N x D."""
-        call = getattr(self.local, "call", None)
-        if call is None or call.block is None or k.shape[2] < call.image.stop:
+        first, end: the picture's own tokens. Only the block whose turn it is counts, and only its first attention over the picture.
+        """
+        call = self.current()
+        if call is None or call.stream is None or index != len(call.stream.scores["output"]) or k.shape[2] < end:
             return
-        block, call.block = call.block, None
-        rows, image, pe = call.rows, call.image, call.pe
-        pe = pe if pe.shape[0] == 1 else pe[rows]
-        call.stream.watch(block, k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe[:, :, image])
+        rows, image = call.rows, slice(first, end)
+        with compiled.unrecorded():
+            pe = pe if pe.shape[0] == 1 else pe[rows]
+            call.stream.watch(call.transformer.double_blocks[index], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image],
+                              pe[:, :, image])
+        call.keep()
         if self.image_size is not None and call.stream.complete:
             raise Enough
 
@@ -179,6 +189,7 @@ class ActiveRun:
         self.vectors = {(vectors.device, vectors.dtype): vectors}  # brought to a device once a run, and given up with it
         self.seen: set[tuple] = set()
         self.notes: dict[str, None] = {}  # ordered and without repetitions
+        self.unseen: set[float] = set()  # noise levels at which not every block ran before our eyes
 
     def call(self, x: Tensor, options: dict, window: tuple[float, float]) -> Call | None:
         """What to look at: the rows that hold positive prompts not yet recorded at this noise level; None to pass the call by."""
@@ -216,10 +227,8 @@ class ActiveRun:
     def add(self, call: Call) -> None:
         """Keep the scores of one call, averaged over its positive prompts."""
         stream = call.stream
-        if stream is None or not stream.scores["output"]:
-            return  # a step cache answered in the model's place
-        if not stream.complete:
-            self.notes["Steps in which another node skips a block's attention are not recorded."] = None
+        if stream is None or not stream.complete:
+            self.unseen.add(call.sigma)
             return
         scores = {space: torch.stack(s).unflatten(1, (-1, self.shape[0])).mean(dim=1) for space, s in stream.scores.items()}
         self.recorder.add(call.sigma, scores)
@@ -228,6 +237,10 @@ class ActiveRun:
         """What was recorded, once the run has ended well."""
         recordings = self.recorder.finish()
         notes = [*self.notes, *self.recorder.notes]
+        if self.unseen:
+            notes.append(f"{len(self.unseen)} of {len(self.unseen.union(self.recorder.steps))} steps are not recorded: there something stood "
+                         "in for the model's blocks (a step cache, another node, or ComfyUI's CUDA graphs, which its option "
+                         "--disable-cuda-graphs switches off).")
         if not recordings and not notes:
             notes = ["No step of this sampler lay between start_percent and end_percent, or a step cache skipped all of them. "
                      "Widen the window or remove the cache."]

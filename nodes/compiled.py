@@ -1,13 +1,18 @@
-"""A look at attention from within compiled code.
+"""A look at attention from within compiled code, and beside ComfyUI's own compiler.
 
 torch.compile fuses what it can see, and a picture from differently fused code differs in its last bits. So
-that compiled code stays as it is, it sees of this pack only three opaque operations, which call the Capture
+that compiled code stays as it is, it sees of this pack only two opaque operations, which call the Capture
 they belong to. Outside compiled code the Capture is called directly.
-Source: torch.library.custom_op; comfy_api/torch_helpers/torch_compile.py.
+
+The Comfy Compiler (ComfyUI 0.34 and newer, on CUDA) records what a transformer allocates and lays the same
+memory out for its next calls. What we allocate meanwhile is none of it.
+Source: torch.library.custom_op; comfy_api/torch_helpers/torch_compile.py; comfy/model_prefetch.py.
 """
 
+import contextlib
 import itertools
 import re
+import sys
 import weakref
 from typing import Optional
 
@@ -60,22 +65,24 @@ def check(model_options: dict) -> None:
                          f"(it is {kind}). Start ComfyUI with --use-pytorch-cross-attention, or take TorchCompileModel out.")
 
 
+def unrecorded():
+    """A context whose allocations the Comfy Compiler leaves alone; without one it does nothing.
+
+    Such contexts do not nest: a layer of the model that has left one of its own, to store a table, has ended ours.
+    """
+    return getattr(sys.modules.get("comfy.model_prefetch"), "pause_malloc_graph", contextlib.nullcontext)()
+
+
 @torch.library.custom_op(f"{_SPACE}::begin", mutates_args=("ledger",))
 def _begin(ledger: Tensor, context: Tensor, timestep: Tensor, guidance: Optional[Tensor], name: str) -> None:
     if name in _captures:
         _captures[name].begin(context, timestep, guidance)
 
 
-@torch.library.custom_op(f"{_SPACE}::enter", mutates_args=("ledger",))
-def _enter(ledger: Tensor, pe: Tensor, index: int, first: int, end: int, name: str) -> None:
-    if name in _captures:
-        _captures[name].enter(index, pe, first, end)
-
-
 @torch.library.custom_op(f"{_SPACE}::look", mutates_args=("ledger",))
-def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, name: str) -> None:
+def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int, name: str) -> None:
     if name in _captures:
-        _captures[name].look(k, v, out)
+        _captures[name].look(k, v, out, index, pe, first, end)
 
 
 def begin(capture, context: Tensor, timestep: Tensor, guidance: Optional[Tensor]) -> None:
@@ -85,15 +92,8 @@ def begin(capture, context: Tensor, timestep: Tensor, guidance: Optional[Tensor]
         capture.begin(context, timestep, guidance)
 
 
-def enter(capture, index: int, pe: Tensor, first: int, end: int) -> None:
+def look(capture, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
     if torch.compiler.is_compiling():
-        _enter(capture.ledger, pe, index, first, end, capture.name)
+        _look(capture.ledger, k, v, out, index, pe, first, end, capture.name)
     else:
-        capture.enter(index, pe, first, end)
-
-
-def look(capture, k: Tensor, v: Tensor, out: Tensor) -> None:
-    if torch.compiler.is_compiling():
-        _look(capture.ledger, k, v, out, capture.name)
-    else:
-        capture.look(k, v, out)
+        capture.look(k, v, out, index, pe, first, end)

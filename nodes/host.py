@@ -88,8 +88,9 @@ def record_image(model, family, asked, latent: Tensor, image_size: tuple[int, in
                                    torch.tensor([noise_level, 0.0]), conditioning, conditioning, latent, disable_pbar=True, seed=seed)
         collected.append(runs.find(None)[0])
         bar.update(1)
-    recordings = {space: joined([run.recordings[space] for run in collected]) for space in collected[0].recordings}
-    return Run(Fingerprint.of(latent), recordings, collected[0].notes)
+    seen = [run.recordings for run in collected if run.recordings]
+    recordings = {space: joined([each[space] for each in seen]) for space in seen[0]} if seen else {}
+    return Run(Fingerprint.of(latent), recordings, tuple(dict.fromkeys(note for run in collected for note in run.notes)))
 
 
 def attach_defaults(model, defaults: Defaults) -> None:

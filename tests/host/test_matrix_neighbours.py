@@ -120,7 +120,8 @@ def test_step_caches(flux, apply, kind, place):
 
     model = cached(flux.patcher) if place == "before" else flux.patcher
     recording = checked(apply, model, lambda m: flux.sample(m, steps=8), flux.conditioning(1),
-                        patched=lambda m: m if place == "before" else cached(m))
+                        patched=lambda m: m if place == "before" else cached(m),
+                        notes="of 8 steps are not recorded" if kind == "EasyCache" else "")  # a LazyCache does not even call the model
     assert 1 < len(recording.sigmas) < 8, "some steps were skipped, the others recorded"
 
 
