@@ -14,20 +14,25 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
 
 
 class Server:
-    """`with Server(host, folder) as server`: models, outputs and the link to the pack are under `folder`."""
+    """`with Server(host, folder) as server`: models, outputs and the link to the pack are under `folder`.
 
-    def __init__(self, host: Path, folder: Path, *options: str):
+    pack: the folder that holds the pack, by default this repository; name: what it is called in custom_nodes.
+    """
+
+    def __init__(self, host: Path, folder: Path, *options: str, pack: Path = REPOSITORY,
+                 name: str = "a folder of any name"):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder, self.log = folder, folder / "server.log"
         (folder / "custom_nodes").mkdir(parents=True)
-        (folder / "custom_nodes" / "a folder of any name").symlink_to(HERE.parent.parent)
-        for name in ("input", "output", "temp", "user", "models"):
-            (folder / name).mkdir(exist_ok=True)
+        (folder / "custom_nodes" / name).symlink_to(pack)
+        for kind in ("input", "output", "temp", "user", "models"):
+            (folder / kind).mkdir(exist_ok=True)
         command = [sys.executable, str(HERE / "torchvision_shim.py"), "main.py", "--cpu", "--listen", "127.0.0.1", "--port",
                    str(self.port), "--base-directory", str(folder), "--disable-api-nodes", "--disable-auto-launch", *options]
         self.process = subprocess.Popen(command, cwd=host, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
