@@ -52,7 +52,12 @@ def command(model_name: str, prompt: str, concepts: str, contrast: str | None, s
                                             size or model.size, steps,
                                             lambda steps: tqdm(steps, desc="sampling", unit="step", file=sys.stderr))
         place.write_json(out / place.SETTINGS, {"command": "generate", "model": model_name} | told)
-        about = results.write(out, picture, recording, prompt, told, look, keep_picture=True)
+        try:
+            about = results.write(out, picture, recording, prompt, told, look, keep_picture=True)
+        except BaseException:
+            if (out / results.RECORDING).exists():
+                click.echo(f"What was recorded is kept: {(out / results.RECORDING).resolve()}", err=True)
+            raise
     if as_json:
         click.echo(json.dumps({"folder": str(out.resolve())} | about))
     else:
