@@ -68,7 +68,7 @@ def test_saliency_of_a_picture(pipe):
 
 def test_a_large_picture_is_shown_reduced_and_its_maps_have_its_own_size(pipe):
     large = torch.nn.functional.interpolate(PICTURES, scale_factor=4)
-    found = record_image(pipe, large, CONCEPTS, megapixels=300 * 400 / 10 / 2**20)["output"]
+    found = record_image(pipe, large, CONCEPTS, megapixels=96 * 128 / 2**20)["output"]
     assert (found.image_size, found.seen_size, found.scores.shape) == ((300, 400), (96, 128), (1, 3, 2, 8, 6, 8))
     maps = found.saliency()
     assert maps.image_size == maps.extent == (300, 400) and maps.pixels(maps.maps).shape == (2, 2, 300, 400)
