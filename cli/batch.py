@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Iterable
@@ -17,14 +18,14 @@ from typing import Iterable
 import click
 from tqdm import tqdm
 
-from . import models, options, pictures
+from ..core import pictures
+from . import models, options, place
 from .image import Question, asking
+from .results import LINE
 
 EXAMPLES = options.examples(
     'concept-saliency batch photos --concepts "cat, sand" --out results',
     "accelerate launch --multi_gpu --num_processes 4 --module concept_saliency.cli batch photos --concepts cat")
-LINE = "result.json"  # in a picture's folder: its line of the results file
-SETTINGS = "settings.json"
 
 
 class Results:
@@ -34,29 +35,13 @@ class Results:
     owners too, so that every line has exactly one writer.
     """
 
-    def __init__(self, folder: Path, settings: dict, process: int, processes: int):
+    def __init__(self, folder: Path, process: int, processes: int):
         self.folder, self.file = folder, folder / f"results-{process}.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._settle(settings, first=process == 0)
         for file in folder.glob("results-*.jsonl"):
             if int(file.stem.partition("-")[2]) % processes == process:
-                self._tidy(file)
+                # drop what a killed process left unfinished, and errors: those pictures are tried again
+                place.replace_text(file, "".join(json.dumps(line) + "\n" for line in lines(file) if "error" not in line))
         self.told = {line["picture"] for file in folder.glob("results-*.jsonl") for line in lines(file)}
-
-    def _settle(self, settings: dict, first: bool) -> None:
-        """Remember what was asked. Raises ValueError when this folder holds the results of something else."""
-        file = self.folder / SETTINGS
-        if not file.exists():
-            if first:
-                replace_text(file, json.dumps(settings, indent=1))
-        elif (found := json.loads(file.read_text("utf-8"))) != settings:
-            differing = ", ".join(key for key in settings if found.get(key) != settings[key])
-            raise ValueError(f"'{self.folder}' holds results of other settings ({differing}). Choose another --out, "
-                             "or the same settings to go on where it stopped.")
-
-    def _tidy(self, file: Path) -> None:
-        """Drop a line that a killed process left unfinished, and errors: those pictures are tried again."""
-        replace_text(file, "".join(json.dumps(line) + "\n" for line in lines(file) if "error" not in line))
 
     def tell(self, line: dict) -> None:
         with self.file.open("a", encoding="utf-8") as file:
@@ -64,35 +49,53 @@ class Results:
 
     def finish(self, name: str, model: models.Model, question: Question, source: Path) -> dict:
         """The line of one picture, made now unless it was made before; it is in a results file when this returns."""
-        folder = self.folder / name
-        if folder.exists():
-            line = json.loads((folder / LINE).read_text("utf-8"))
-        else:
-            partial = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        line = self.known(name)
+        if line is None:
             try:
-                line = {"picture": name} | question.answer(model, pictures.read(source), partial, name)
-            except pictures.Unreadable as error:
-                line = {"picture": name, "error": str(error)}
-            else:
-                (partial / LINE).write_text(json.dumps(line), "utf-8")
-                os.replace(partial, folder)
+                line = self.make(name, model, question, source)
+            except Exception as error:  # whatever is wrong with one picture, the others go on
+                text = str(error) if isinstance(error, ValueError) else f"'{source}': {type(error).__name__}: {error}"
+                line = {"picture": name, "error": text}
         if name not in self.told:
             self.tell(line)
         return line
 
+    def known(self, name: str) -> dict | None:
+        """The line of a picture that is done; None where it is not, or where its line is damaged."""
+        try:
+            return place.read_json(self.folder / name / LINE)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def make(self, name: str, model: models.Model, question: Question, source: Path) -> dict:
+        """Look at one picture. Its folder appears in one step, in the place of a damaged one."""
+        folder = self.folder / name
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        try:
+            line = question.answer(model, pictures.read(source), partial, name)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return line
+
 
 def lines(file: Path) -> Iterable[dict]:
-    """The complete lines of a results file."""
+    """The complete lines of a results file; a damaged one is none."""
     for text in file.read_text("utf-8").split("\n")[:-1]:  # what follows the last line's end was never finished
-        yield json.loads(text)
+        with suppress(json.JSONDecodeError):
+            yield json.loads(text)
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, file)
+def settle(out: Path, found: dict | None, settings: dict) -> None:
+    """Remember what was asked. Raises ValueError when this folder holds the results of something else."""
+    if found is None:
+        place.write_json(out / place.SETTINGS, settings)
+    elif found != settings:
+        differing = ", ".join(key for key in settings if found.get(key) != settings[key])
+        raise ValueError(f"'{out}' holds results of other settings ({differing}). Choose another --out, "
+                         "or the same settings to go on where it stopped.")
 
 
 @click.command(epilog=EXAMPLES)
@@ -111,20 +114,29 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
     if out.resolve() == folder.resolve():
         raise ValueError(f"--out is '{folder}', the folder of the pictures itself. Choose another.")
     state = models.process_of(model_name)
-    files = pictures.in_folder(folder, leave_out=out)
+    files, left_out = pictures.in_folder(folder, lambda sub: sub.resolve() == out.resolve() or place.is_ours(sub))
+    for sub in left_out:
+        if state.is_main_process and sub.resolve() != out.resolve():
+            click.echo(f"'{sub}' holds results of another run and is left out.", err=True)
     if not files:
         raise ValueError(f"There is no picture in '{folder}'. Pictures end in {', '.join(sorted(pictures.SUFFIXES))}.")
     question.check(model)
-    results = Results(out, {"model": model_name} | asdict(question), state.process_index, state.num_processes)
-    mine, broken = files[state.process_index::state.num_processes], 0
-    for file in tqdm(mine, desc="pictures", unit="picture", file=sys.stderr, disable=not state.is_local_main_process):
-        line = results.finish(file.relative_to(folder).as_posix(), model, question, file)
-        if "error" in line:
-            broken += 1
-            click.echo(line["error"], err=True)
-        if as_json:
-            click.echo(json.dumps(line))
-    state.wait_for_everyone()  # a process that ends with an error ends the others too
-    click.echo(f"{len(mine) - broken} pictures done, {broken} could not be read. Results: {out.resolve()}", err=True)
+    settings = {"command": "batch", "model": model_name} | asdict(question)
+    with ExitStack() as claim:
+        if state.is_main_process:
+            settle(out, claim.enter_context(place.claimed(out, "batch")), settings)
+        state.wait_for_everyone()  # a process that ends with an error ends the others too
+        results = Results(out, state.process_index, state.num_processes)
+        mine, broken = files[state.process_index::state.num_processes], 0
+        for file in tqdm(mine, desc="pictures", unit="picture", file=sys.stderr, disable=not state.is_local_main_process):
+            line = results.finish(file.relative_to(folder).as_posix(), model, question, file)
+            if "error" in line:
+                broken += 1
+                click.echo(line["error"], err=True)
+            if as_json:
+                click.echo(json.dumps(line))
+        state.wait_for_everyone()
+    click.echo(f"{len(mine) - broken} pictures done, {broken} failed. Results: {out.resolve()}", err=True)
     if broken:
         click.get_current_context().exit(1)
+

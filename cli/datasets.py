@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.concepts import DEFAULT_CONTRAST
+from ..core.pictures import SUFFIXES, read
 from ..demo.world import make_scene
-from .pictures import SUFFIXES
 
 IMAGENET_URL = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
@@ -117,7 +117,7 @@ class PascalVOC(Sequence):
         labels = np.where(found == 255, NOT_COUNTED, 0).astype(np.int16)
         for i, number in enumerate(classes):
             labels[found == number] = i + 1
-        return Sample(name, _image(self.folder / "JPEGImages" / f"{name}.jpg"), tuple(VOC_NAMES[c - 1] for c in classes), labels)
+        return Sample(name, np.array(read(self.folder / "JPEGImages" / f"{name}.jpg")), tuple(VOC_NAMES[c - 1] for c in classes), labels)
 
     def _labels(self, name: str) -> np.ndarray:
         with Image.open(self.folder / "SegmentationClass" / f"{name}.png") as file:
@@ -146,12 +146,11 @@ class Folder(Sequence):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image = _image(self.images[index])
+        image = np.array(read(self.images[index]))
         labels = np.zeros(image.shape[:2], dtype=np.int16)
         masks = self.masks[self.images[index].stem]
         for i, path in enumerate(masks):
-            with Image.open(path) as file:
-                mask = np.array(file.convert("L")) >= 128
+            mask = np.array(read(path).convert("L")) >= 128
             if mask.shape != labels.shape:
                 raise ValueError(f"'{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {labels.shape[1]} x "
                                  f"{labels.shape[0]}. Masks are as large as their pictures.")
@@ -181,12 +180,6 @@ def read_class_names(file: Path | None) -> dict[str, str]:
     if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
         raise ValueError(f"'{file}' holds something else than names. {wanted}")
     return {synset: name.split(",")[0].replace("_", " ").strip() for synset, name in pairs}
-
-
-def _image(path: Path) -> np.ndarray:
-    """H x W x 3 uint8."""
-    with Image.open(path) as file:
-        return np.array(file.convert("RGB"))
 
 
 def _h5py():

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from . import models, options, results
+from . import models, options, place, results
 
 EXAMPLES = options.examples(
     'concept-saliency generate --prompt "a cat on snow" --concepts "cat, snow"',
@@ -45,11 +45,20 @@ def command(model_name: str, prompt: str, concepts: str, contrast: str | None, s
             steps: int | None, look: results.Look, out: Path, as_json: bool) -> None:
     """Draw a picture and write it with a heatmap, overlay and mask of every concept, and the raw recording."""
     model = models.load(model_name)
-    picture, recording = model.generate(prompt, concepts, model.contrast if contrast is None else contrast, seed,
-                                        size or model.size, steps,
-                                        lambda steps: tqdm(steps, desc="sampling", unit="step", file=sys.stderr))
-    about = results.write(out, picture, recording, prompt, look, keep_picture=True)
+    look.check(model.depth)
+    told = {"prompt": prompt, "seed": seed}
+    with place.claimed(out, "generate"):
+        picture, recording = model.generate(prompt, concepts, model.contrast if contrast is None else contrast, seed,
+                                            size or model.size, steps,
+                                            lambda steps: tqdm(steps, desc="sampling", unit="step", file=sys.stderr))
+        place.write_json(out / place.SETTINGS, {"command": "generate", "model": model_name} | told)
+        try:
+            about = results.write(out, picture, recording, prompt, told, look, keep_picture=True)
+        except BaseException:
+            if (out / results.RECORDING).exists():
+                click.echo(f"What was recorded is kept: {(out / results.RECORDING).resolve()}", err=True)
+            raise
     if as_json:
-        click.echo(json.dumps({"folder": str(out.resolve()), "prompt": prompt, "seed": seed} | about))
+        click.echo(json.dumps({"folder": str(out.resolve())} | about))
     else:
-        results.print_files(out, about)
+        results.print_files(out, [about["picture"], *results.files(about)])

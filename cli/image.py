@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Callable
 
 import click
 import torch
-from torch import Tensor
+from PIL import Image
 from tqdm import tqdm
 
-from ..core.saliency import saliency
-from . import models, options, pictures, results
+from ..core import pictures
+from . import models, options, place, results
 
 EXAMPLES = options.examples(
     'concept-saliency image photo.png --concepts "cat, sand"',
@@ -33,26 +33,29 @@ class Question:
     samples: int
     seed: int
     look: results.Look
+    megapixels: float
 
     def check(self, model: models.Model) -> None:
         """Put it to a small grey picture. Raises ValueError for what is wrong with it before anything is written."""
-        grey = torch.full((1, 3, 64, 64), 0.5)
-        recordings = model.record(grey, self.concepts, self.contrast, [self.caption], self.noise_level)
-        saliency(recordings["output"], self.look.layers)
+        self.look.check(model.depth)
+        model.record(torch.full((1, 3, 64, 64), 0.5), self.concepts, self.contrast, [self.caption], self.noise_level)
 
-    def answer(self, model: models.Model, picture: Tensor, folder: Path, title: str) -> dict:
-        """Write the results for one picture, 1 x 3 x H x W in 0..1, into `folder`; returns what JSON says of them."""
-        recording = model.record(picture, self.concepts, self.contrast, [self.caption], self.noise_level,
-                                 range(self.seed, self.seed + self.samples))["output"]
-        return results.write(folder, picture, recording, title, self.look)
+    def answer(self, model: models.Model, picture: Image.Image, folder: Path, name: str, progress: models.Progress = iter) -> dict:
+        """Write the results for one picture into `folder`; returns what JSON says of them. `progress` wraps the model's work."""
+        image = pictures.as_tensor(picture)
+        shown = pictures.resized(image, pictures.model_size(*image.shape[-2:], self.megapixels))
+        recording = model.record(shown, self.concepts, self.contrast, [self.caption], self.noise_level,
+                                 range(self.seed, self.seed + self.samples), progress=progress)["output"]
+        return results.write(folder, image, recording.at_size(image.shape[-2:]), Path(name).name, {"picture": name}, self.look)
 
 
 def asking(command: Callable) -> Callable:
     """The options that make up a Question, collected into one argument `question`, beside `model` and its name."""
     @wraps(command)
-    def collected(*args, model_name, concepts, contrast, caption, noise_level, samples, seed, look, **others):
+    def collected(*args, model_name, concepts, contrast, caption, noise_level, samples, megapixels, seed, look, **others):
         model = models.load(model_name)
-        question = Question(concepts, model.contrast if contrast is None else contrast, caption, noise_level, samples, seed, look)
+        question = Question(concepts, model.contrast if contrast is None else contrast, caption, noise_level, samples, seed, look,
+                            megapixels)
         return command(*args, model=model, model_name=model_name, question=question, **others)
 
     return options.stack(options.model, options.concepts, options.contrast, options.existing_pictures, options.seed,
@@ -71,12 +74,15 @@ def command(files: tuple[Path, ...], model: models.Model, model_name: str, quest
     """
     if len({file.name for file in files}) < len(files):
         raise ValueError("Two of the pictures have the same name, and their results would overwrite each other. Rename one.")
-    question.check(model)
     for file in files:
         pictures.read(file)  # one that cannot be read stops everything before the work begins
-    for file in tqdm(files, desc="looking", unit="picture", file=sys.stderr, disable=len(files) == 1):
-        about = question.answer(model, pictures.read(file), out / file.name, file.name)
-        if as_json:
-            click.echo(json.dumps({"picture": str(file), "folder": str((out / file.name).resolve())} | about))
-        else:
-            results.print_files(out / file.name, about)
+    question.check(model)
+    with place.claimed(out, "image"):
+        place.write_json(out / place.SETTINGS, {"command": "image", "model": model_name} | asdict(question))
+        for file in files:
+            about = question.answer(model, pictures.read(file), out / file.name, str(file),
+                                    lambda steps, name=file.name: tqdm(steps, desc=name, unit="step", file=sys.stderr))
+            if as_json:
+                click.echo(json.dumps({"folder": str((out / file.name).resolve())} | about))
+            else:
+                results.print_files(out / file.name, results.files(about))

@@ -37,12 +37,12 @@ class Model(Protocol):
         """A picture 1 x 3 x H x W in 0..1 and its recording. `progress` wraps the steps; no `steps`: the model's own number."""
 
     def record(self, images: Tensor, concepts: str, contrast: str, captions: Sequence[str] | None = None,
-               noise_level: float | None = None, seeds: Sequence[int] = (0,), token: str = "mean",
-               cross_attention: bool = False, self_attention: bool = True) -> dict[str, Recording]:
+               noise_level: float | None = None, seeds: range = range(1), token: str = "mean",
+               cross_attention: bool = False, self_attention: bool = True, progress: Progress = iter) -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1, of any size: one pass for each of `seeds`.
 
         captions: one a picture, empty if not given. Recording.image_size is the pictures' own size.
-        self_attention: whether concepts see one another.
+        self_attention: whether concepts see one another. progress: wraps the steps of the work, passes or blocks.
         """
 
 
@@ -82,11 +82,11 @@ class Tiny:
         own = {"steps": steps} if steps else {}
         return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, **own)
 
-    def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=(0,), token="mean",
-               cross_attention=False, self_attention=True) -> dict[str, Recording]:
+    def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
+               cross_attention=False, self_attention=True, progress=iter) -> dict[str, Recording]:
         latents = self._encode(images)
         passes = [self.flux.record_latents(latents, concepts, contrast, captions, noise_level, seed, token, cross_attention,
-                                           self_attention) for seed in seeds]
+                                           self_attention) for seed in progress(seeds)]
         size = tuple(images.shape[2:])
         return {space: replace(joined([one[space] for one in passes]), image_size=size) for space in passes[0]}
 

@@ -47,7 +47,9 @@ existing_pictures = stack(
     click.option("--caption", default="", help="A prompt that describes the pictures."),
     click.option("--noise-level", type=click.FloatRange(0, 1), help="Noise that is mixed in.  [default: the model's own]"),
     click.option("--samples", type=click.IntRange(1, 64), default=1, show_default=True,
-                 help="Passes with different noise, averaged; the paper uses 5."))
+                 help="Passes with different noise, averaged; the paper uses 5."),
+    click.option("--megapixels", type=click.FloatRange(0), default=1.0, show_default=True,
+                 help="Larger pictures are shown to the model reduced to about that size; 0: as they are. Results have their own size."))
 
 
 def look(command: Callable) -> Callable:

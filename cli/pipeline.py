@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ..core.concepts import DEFAULT_CONTRAST
-from ..core.recording import Recording, joined
+from ..core.recording import Recording
 from ..headless.capture import capture, transformer_of
 from ..headless.image import record_image
 
@@ -50,13 +50,12 @@ class Pipeline:
         next(ticks, None)
         return images.float().cpu(), recordings.latest
 
-    def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=(0,), token="mean",
-               cross_attention=False, self_attention=True) -> dict[str, Recording]:
+    def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
+               cross_attention=False, self_attention=True, progress=iter) -> dict[str, Recording]:
         level = self.noise_level if noise_level is None else noise_level
-        pictures = []
-        for image, caption in zip(images.split(1), captions or [""] * len(images), strict=True):
-            passes = [record_image(self.pipe, image, concepts, contrast=contrast, prompt=caption, noise_level=level, seed=seed,
-                                   token=token, cross_attention=cross_attention, self_attention=self_attention) for seed in seeds]
-            pictures.append({space: joined([one[space] for one in passes]) for space in passes[0]})
+        pictures = [record_image(self.pipe, image, concepts, contrast=contrast, prompt=caption, noise_level=level, seed=seeds[0],
+                                 samples=len(seeds), token=token, cross_attention=cross_attention, self_attention=self_attention,
+                                 megapixels=0, progress=progress)
+                    for image, caption in zip(images.split(1), captions or [""] * len(images), strict=True)]
         return {space: replace(first, scores=torch.cat([one[space].scores for one in pictures], dim=2))
                 for space, first in pictures[0].items()}

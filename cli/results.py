@@ -1,4 +1,4 @@
-"""What is written for one picture: heatmaps, overlays, masks, a contact sheet, the raw recording, and what JSON says of them."""
+"""What is written for one picture: the raw recording, heatmaps, overlays, masks, a contact sheet, and what JSON says of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import click
 from torch import Tensor
 
 from ..core import masks, render
+from ..core.pictures import resized
 from ..core.recording import Recording
-from ..core.saliency import saliency
+from ..core.saliency import parse_layers, saliency
+from .place import write_json
 
-RECORDING = "recording.safetensors"
+RECORDING, PICTURE, SHEET = "recording.safetensors", "picture.png", "contact_sheet.png"
+LINE = "result.json"  # what JSON says of a picture
+TILE = 512  # pixels, the longer side of a picture on the contact sheet
 
 
 @dataclass(frozen=True)
@@ -25,45 +29,75 @@ class Look:
     mask: str = "argmax"
     threshold: float = 0.5
 
+    def check(self, depth: int) -> None:
+        """Raises ValueError for layers that a model with `depth` double-stream blocks does not have."""
+        parse_layers(self.layers, range(depth), range(depth))
 
-def write(folder: Path, image: Tensor, recording: Recording, title: str, look: Look = Look(), keep_picture: bool = False) -> dict:
-    """Write everything about one picture, 1 x 3 x H x W in 0..1, into `folder`, which is made only now.
 
-    title: the picture's caption on the contact sheet. keep_picture: write the picture too. Returns what
-    JSON says of it, files as names within the folder. Raises ValueError for a look that does not fit.
+def write(folder: Path, image: Tensor, recording: Recording, title: str, told: dict, look: Look = Look(),
+          keep_picture: bool = False) -> dict:
+    """Write everything about one picture, 1 x 3 x H x W in 0..1, into `folder`, in place of what stood there about another.
+
+    The recording comes first, for it cannot be made again. title: the picture's caption on the contact sheet. told: what
+    JSON is to say beside what it says of the results. keep_picture: write the picture too. Returns what JSON says, files
+    as names within the folder; it stands in result.json as well. Raises ValueError for a look that does not fit.
     """
-    image = image.permute(0, 2, 3, 1)
-    result = saliency(recording, look.layers, temperature=look.temperature)
-    soft = masks.soft_masks(result)
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"width": image.shape[2], "height": image.shape[1], "concepts": []}
-    if keep_picture:
-        about["picture"] = save(image[0], folder / "picture.png")
-    rows = []
-    for i, (concept, labelled, heat) in enumerate(zip(result.concepts, render.tiles(result, soft), soft[0])):
-        name = f"{i + 1}_{re.sub(r'[^0-9a-z]+', '_', concept.lower()).strip('_') or 'concept'}"
-        over = render.overlay(image, heat[None])[0]
-        mask = masks.mask(result, concept, look.mask, look.threshold, image=image)[0]
-        about["concepts"].append({
-            "concept": concept, "presence": round(float(result.presence[0, i]), 4), "share": round(float(mask.mean()), 4),
-            "heatmap": save(labelled, folder / f"heatmap_{name}.png"), "overlay": save(over, folder / f"overlay_{name}.png"),
-            "mask": save(mask, folder / f"mask_{name}.png")})
-        rows += [render.label(image[0], title), labelled, render.label(over, f"{concept}: overlay"),
-                 render.label(mask[..., None].expand(-1, -1, 3), f"{concept}: mask")]
-    about["contact_sheet"] = save(render.sheet(rows, columns=4), folder / "contact_sheet.png")
+    clear(folder)
     recording.save(folder / RECORDING)
-    return about | {"recording": RECORDING}
+    image = image.permute(0, 2, 3, 1)
+    about = told | {"width": image.shape[2], "height": image.shape[1]}
+    if keep_picture:
+        about["picture"] = save(image[0], folder / PICTURE)
+    result = saliency(recording, look.layers, temperature=look.temperature)
+    about |= {"recording": RECORDING, "contact_sheet": SHEET, "concepts": [
+        {"concept": concept, "presence": round(float(presence), 4)} | {
+            kind: f"{kind}_{i + 1}_{re.sub(r'[^0-9a-z]+', '_', concept.lower()).strip('_') or 'concept'}.png"
+            for kind in ("heatmap", "overlay", "mask")}
+        for i, (concept, presence) in enumerate(zip(result.concepts, result.presence[0]))]}
+    rows = []
+    for i, concept in enumerate(about["concepts"]):
+        heat = result.pixels(result.maps[:, i:i + 1])[:, 0]
+        shown = render.heatmaps(heat[0])
+        over = render.overlay(image, heat)[0]
+        mask = masks.mask(result, concept["concept"], look.mask, look.threshold, image=image)[0]
+        concept["share"] = round(float(mask.mean()), 4)
+        caption = render.caption(result, 0, i)
+        save(render.label(shown, caption), folder / concept["heatmap"])
+        save(over, folder / concept["overlay"])
+        save(mask, folder / concept["mask"])
+        rows += [render.label(small(picture), text) for picture, text in (
+            (image[0], title), (shown, caption), (over, f"{concept['concept']}: overlay"),
+            (mask[..., None].expand(-1, -1, 3), f"{concept['concept']}: mask"))]
+    save(render.sheet(rows, columns=4), folder / SHEET)
+    write_json(folder / LINE, about)
+    return about
+
+
+def clear(folder: Path) -> None:
+    """Take away the pictures that an earlier run wrote here; its concepts may have been others."""
+    for pattern in ("heatmap_*.png", "overlay_*.png", "mask_*.png"):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def files(about: dict) -> list[str]:
-    """The names of the files that `write` wrote, in its order."""
+    """The names of the files that `write` wrote, less the picture's own."""
     shown = [concept[kind] for concept in about["concepts"] for kind in ("heatmap", "overlay", "mask")]
-    return [*([about["picture"]] if "picture" in about else []), *shown, about["contact_sheet"], about["recording"]]
+    return [*shown, about["contact_sheet"], about["recording"]]
 
 
-def print_files(folder: Path, about: dict) -> None:
-    for name in files(about):
+def print_files(folder: Path, names: list[str]) -> None:
+    for name in names:
         click.echo((folder / name).resolve())
+
+
+def small(picture: Tensor) -> Tensor:
+    """A picture H x W x 3, reduced to a contact sheet's tile."""
+    height, width, _ = picture.shape
+    scale = min(1.0, TILE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return resized(picture.movedim(-1, 0)[None], size)[0].movedim(0, -1)
 
 
 def save(picture: Tensor, path: Path) -> str:

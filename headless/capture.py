@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import warnings
 from contextlib import contextmanager
 from typing import Iterator, Sequence
@@ -40,7 +41,8 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
     node, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
     a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
     "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
-    start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory.
+    start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory. Calls from
+    several threads are runs of their own, in the order in which they began.
 
     Raises ValueError for a model that cannot be looked into, and for concepts that cannot be used.
     """
@@ -90,7 +92,7 @@ class Enough(Exception):
 
 
 class Capture:
-    """The watch on one transformer.
+    """The watch on one transformer, which may be called from several threads at once; each has runs of its own.
 
     scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
     """
@@ -101,18 +103,25 @@ class Capture:
         self.window, self.image_size = window, image_size
         self.recordings = Recordings()
         self.handles: list[RemovableHandle] = []
-        self.look: Look | None = None  # at the call that goes on
+        self.looks: dict[int, Look] = {}  # by thread, at the call that goes on
+        self.runs: dict[int, Run] = {}  # by thread, the last
         self.warned: set[tuple[Run, str]] = set()
+        self.lock, self.attached = threading.Lock(), False
 
     def attach(self) -> None:
+        self.attached = True
         self.handles += [self.transformer.register_forward_pre_hook(self.before, with_kwargs=True),
                          self.transformer.register_forward_hook(self.after, always_call=True)]
 
     def detach(self) -> None:
-        """Take everything off."""
-        self._end_look()
-        while self.handles:
-            self.handles.pop().remove()
+        """Take everything off, also of calls that other threads have not ended yet."""
+        with self.lock:
+            self.attached = False
+            for look in self.looks.values():
+                look.detach()
+            self.looks.clear()
+            while self.handles:
+                self.handles.pop().remove()
 
     @torch.compiler.disable
     def before(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -132,15 +141,16 @@ class Capture:
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
             done = functools.partial(self.keep, run, level)
-            self.look = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
+            with self.lock:
+                if self.attached:
+                    self.looks[threading.get_ident()] = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
 
     def after(self, transformer: nn.Module, args: tuple, output) -> None:
         """The transformer has ended, well or with an exception; then there is no output."""
-        look = self.look
-        self._end_look()
+        look = self._end_look()
         if look is not None and output is not None and not look.complete:
-            self._warn(self.recordings.runs[-1], "Steps in which a cache skips blocks of the model, or an attention processor "
-                                                 "does without the attention's own layers, are not recorded.")
+            self._warn(self.runs[threading.get_ident()], "Steps in which a cache skips blocks of the model, or an attention processor "
+                                                         "does without the attention's own layers, are not recorded.")
 
     def keep(self, run: Run, level: float, scores: dict[str, Tensor]) -> None:
         """All blocks of a call have been seen."""
@@ -152,18 +162,22 @@ class Capture:
 
     def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:
         """The run that a call belongs to, a new one if need be, and its noise level there."""
-        size, runs = (len(tokens), *grid), self.recordings.runs
-        if not runs or not runs[-1].includes(self.scheduler, level, size, tokens):
+        size, thread = (len(tokens), *grid), threading.get_ident()
+        run = self.runs.get(thread)
+        if run is None or not run.includes(self.scheduler, level, size, tokens):
             recorder = functools.partial(
                 Recorder, self.asked.concepts, self.asked.contrast, family.NAME, family.DEFAULTS, patch=PATCH,
                 depth=len(self.transformer.transformer_blocks), image_size=self.image_size or (grid[0] * PATCH, grid[1] * PATCH))
-            runs.append(Run(self.scheduler, level, size, tokens, recorder, self.window))
-        return runs[-1], runs[-1].exact(level)
+            self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
+            self.recordings.runs.append(run)
+        return run, run.exact(level)
 
-    def _end_look(self) -> None:
-        if self.look is not None:
-            self.look.detach()
-        self.look = None
+    def _end_look(self) -> Look | None:
+        """Take this thread's look off; returns it."""
+        look = self.looks.pop(threading.get_ident(), None)
+        if look is not None:
+            look.detach()
+        return look
 
     def _warn(self, run: Run, message: str) -> None:
         """Say it once a run."""

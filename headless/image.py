@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux.pipeline_flux_img2img import retrieve_latents
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
+from ..core import pictures
 from ..core.concepts import DEFAULT_CONTRAST, Asked
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
@@ -19,6 +19,7 @@ from .asking import asked
 from .capture import Capture, Enough, transformer_of
 from .runs import Seen
 
+_ROUNDING = 0.01  # what half precision and an enlargement may add
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
 
@@ -35,62 +36,80 @@ def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, conc
 def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
-                 self_attention: bool = True, guidance_scale: float = 3.5) -> dict[str, Seen]:
+                 self_attention: bool = True, guidance_scale: float = 3.5, megapixels: float = 1.0,
+                 progress: Callable[[Sequence[int]], Iterable[int]] = iter) -> dict[str, Seen]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
-    The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, or
-    B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain picture, to 1, nothing but
-    noise. samples: passes with noise from seed, seed + 1 and so on. self_attention: whether
-    concepts see one another (the paper's ablation). guidance_scale: for models that were distilled.
+    The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, which is
+    turned upright as its EXIF says, or B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain
+    picture, to 1, nothing but noise. samples: passes with noise from seed, seed + 1 and so on. self_attention: whether
+    concepts see one another (the paper's ablation). guidance_scale: for models that were distilled. megapixels: larger
+    pictures are shown to the model reduced to about that size, 0 for as they are; maps have the picture's own size all the
+    same. progress: wraps the blocks that are run, as tqdm does.
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer = transformer_of(pipe)
     if not 0 <= noise_level <= 1 or samples < 1:
         raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
                          "expected a level of 0 to 1 and at least one sample")
-    pictures = as_tensor(image)
+    given = as_tensor(image)
+    shown = pictures.resized(given, pictures.model_size(*given.shape[-2:], megapixels))
     words = asked(pipe, concepts, contrast, token, cross_attention, self_attention)
-    embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(pictures))
-    latents = encode(pipe, padded(pictures))
+    embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(shown))
+    latents = encode(pipe, padded(shown))
     seen = surroundings(pipe, latents)
-    found = []
+    found, ticks = [], iter(progress(range(samples * len(transformer.transformer_blocks))))
     try:
         for number in range(seed, seed + samples):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
             tokens = torch.cat((pack((1 - noise_level) * latents + noise_level * noise), *seen), dim=-1)
-            given = dict(hidden_states=tokens.to(embeds.dtype), encoder_hidden_states=embeds, pooled_projections=pooled,
-                         txt_ids=text_ids, img_ids=positions(latents).to(text_ids),
-                         timestep=torch.full((len(latents),), noise_level).to(embeds))
+            call = dict(hidden_states=tokens.to(embeds.dtype), encoder_hidden_states=embeds, pooled_projections=pooled,
+                        txt_ids=text_ids, img_ids=positions(latents).to(text_ids),
+                        timestep=torch.full((len(latents),), noise_level).to(embeds))
             if transformer.config.guidance_embeds:
-                given["guidance"] = torch.full((len(latents),), guidance_scale, device=embeds.device)
+                call["guidance"] = torch.full((len(latents),), guidance_scale, device=embeds.device)
             with transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
-                found.append(one_pass(transformer, words, tuple(pictures.shape[-2:]), given))
+                found.append(one_pass(transformer, words, tuple(shown.shape[-2:]), call, ticks))
+        next(ticks, None)
     finally:
         pipe.maybe_free_model_hooks()
-    return {space: joined([recordings[space] for recordings in found]) for space in found[0]}
+    return {space: joined([recordings[space] for recordings in found]).at_size(given.shape[-2:]) for space in found[0]}
 
 
-def one_pass(transformer, asked: Asked, image_size: tuple[int, int], given: dict[str, Tensor]) -> dict[str, Seen]:
-    """One call of the transformer with the arguments `given`, up to its last double-stream block."""
+def one_pass(transformer, asked: Asked, image_size: tuple[int, int], call: dict[str, Tensor], ticks: Iterator[int]) -> dict[str, Seen]:
+    """One call of the transformer with the arguments `call`, up to its last double-stream block; `ticks` advances with each."""
+    def tick(block, args) -> None:
+        next(ticks, None)
+
     watch = Capture(transformer, asked, image_size=image_size)
+    handles = [block.register_forward_pre_hook(tick) for block in transformer.transformer_blocks]
     try:
         watch.attach()
-        transformer(**given)
+        transformer(**call)
     except Enough:
         pass
     finally:
         watch.detach()
+        for handle in handles:
+            handle.remove()
     return {space: watch.recordings.in_space(space).latest for space in (SPACES if asked.cross_attention else SPACES[:1])}
 
 
 def as_tensor(image: Image.Image | Tensor) -> Tensor:
     """B x 3 x H x W float32 in 0..1; transparency is dropped. Raises ValueError for anything but pictures."""
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+        return pictures.as_tensor(image)
+    expected = "expected a PIL picture or a tensor of pictures x 3 x height x width in 0..1"
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
         given = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-        raise ValueError(f"image is {given}, expected a PIL picture or a tensor of pictures x 3 x height x width in 0..1")
-    return image.float()
+        raise ValueError(f"image is {given}, {expected}")
+    if not image.is_floating_point():
+        raise ValueError(f"image holds {image.dtype}, {expected}. Give image / 255.")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # what is not a number is neither
+        advice = "Give (image + 1) / 2." if -1.01 <= low < 0 and high <= 1.01 else "Give image / 255." if 0 <= low and high <= 256 else ""
+        raise ValueError(f"image holds numbers from {low:g} to {high:g}, {expected}. {advice}".rstrip())
+    return image.float().clamp(0, 1)
 
 
 def encode(pipe: DiffusionPipeline, pictures: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Callable
 
 import torch
@@ -15,7 +16,7 @@ from ..core.stream import ConceptStream, rotate
 
 
 class Look:
-    """Forward hooks on the attention of all blocks of a FluxTransformer2DModel, for one call of it.
+    """Forward hooks on the attention of all blocks of a FluxTransformer2DModel, for one call of it, by the thread that makes the look.
 
     timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the picture's own; they stand
     first. done: called within the last block's attention, when all blocks have been seen, with their scores by
@@ -33,10 +34,12 @@ class Look:
         self.handles: list[RemovableHandle] = []
         for block in transformer.transformer_blocks:
             attn = block.attn
-            self.handles += [attn.register_forward_pre_hook(self.enter, with_kwargs=True),
-                             attn.norm_k.register_forward_hook(self.see_keys),
-                             (attn.to_qkv if attn.fused_projections else attn.to_v).register_forward_hook(self.see_values),
-                             attn.to_out[0].register_forward_pre_hook(functools.partial(self.leave, block))]
+            enter, keys, values, leave = map(_in_this_thread, (self.enter, self.see_keys, self.see_values,
+                                                               functools.partial(self.leave, block)))
+            self.handles += [attn.register_forward_pre_hook(enter, with_kwargs=True),
+                             attn.norm_k.register_forward_hook(keys),
+                             (attn.to_qkv if attn.fused_projections else attn.to_v).register_forward_hook(values),
+                             attn.to_out[0].register_forward_pre_hook(leave)]
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -74,3 +77,14 @@ class Look:
         if self.stream.complete:
             self.complete = True
             self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
+
+
+def _in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that passes by what other threads do with the same module."""
+    thread = threading.get_ident()
+
+    def run(*seen) -> None:
+        if threading.get_ident() == thread:
+            hook(*seen)
+
+    return run

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from concept_saliency.cli import COMMANDS, batch, main, models, shell
+from concept_saliency.cli import COMMANDS, batch, main, models, results, shell
 from concept_saliency.cli.image import Question
 from concept_saliency.core.recording import Recording
 from concept_saliency.core.saliency import saliency
@@ -77,8 +77,8 @@ def test_generate_and_inspect(run, tmp_path):
     about = json.loads(result.stdout)
     assert result.exit_code == 0 and (about["width"], about["height"]) == (64, 48)
     assert [c["concept"] for c in about["concepts"]] == ["cat", "snow"]
-    assert {p.name for p in out.iterdir()} == {about["picture"], about["contact_sheet"], about["recording"]} | {
-        c[kind] for c in about["concepts"] for kind in ("heatmap", "overlay", "mask")}
+    assert {p.name for p in out.iterdir()} == {".lock", "settings.json", "result.json"} | {about["picture"], *results.files(about)}
+    assert json.loads((out / "result.json").read_text()) | {"folder": str(out)} == about
     recording = out / about["recording"]
     shown = json.loads(run("inspect", recording, "--json").stdout)
     assert (shown["kind"], shown["space"], shown["layers"], shown["steps"]) == ("recording", "output", [0, 1, 2], 2)
@@ -130,12 +130,16 @@ def test_a_model_that_is_not_there_is_refused():
         models.load("nobody/nothing")
 
 
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a SIGKILL."""
+
+
 def killed(*_):
-    raise RuntimeError("killed")
+    raise Killed
 
 
 def kill_while_writing(patches):
-    patches.setattr(os, "replace", lambda source, target: os.rename(source, target) if "settings" in str(target) else killed())
+    patches.setattr(os, "replace", lambda source, target: os.rename(source, target) if ".json" in str(target) else killed())
 
 
 def kill_before_the_line(patches):
@@ -162,10 +166,11 @@ def test_a_batch_that_was_killed_goes_on_where_it_stopped(run, folder, tmp_path,
         return answer(self, model, picture, place, title)
 
     undisturbed = run(*arguments, tmp_path / "whole")
-    assert undisturbed.exit_code == 1 and "6 pictures done, 2 could not be read" in undisturbed.stderr
+    assert undisturbed.exit_code == 1 and "6 pictures done, 2 failed" in undisturbed.stderr
     with monkeypatch.context() as counting, monkeypatch.context() as stopping:
         counting.setattr(Question, "answer", counted)
-        assert str(run(*arguments, tmp_path / "out").exception) == "killed"
+        with pytest.raises(Killed):
+            run(*arguments, tmp_path / "out")
     assert answered == ["0.png", "1.png", "3.png"]
     with monkeypatch.context() as counting:
         counting.setattr(Question, "answer", lambda self, model, picture, place, title:

@@ -105,6 +105,15 @@ def test_folder(folder):
         Folder(folder / "images")
 
 
+def test_a_photograph_that_was_turned_is_the_same_photograph(folder):
+    straight = Folder(folder)[0]
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(straight.image).transpose(Image.Transpose.ROTATE_90).save(folder / "images" / "a.png", exif=exif)
+    turned = Folder(folder)[0]
+    assert np.array_equal(turned.image, straight.image) and np.array_equal(turned.labels, straight.labels)
+
+
 def test_tiny_world_labels_are_the_scene_s_masks():
     sample, scene = TinyWorld(range(40, 44))[2], make_scene(42)
     assert sample.seed == 42 and sample.targets == scene.things and set(scene.things) <= set(THINGS)

@@ -1,6 +1,8 @@
 """Capture on diffusers beside everything else that is put on a model: other pipelines, processors, LoRA, offloading, caches."""
 
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -214,6 +216,48 @@ def test_two_at_once(pipe):
     with capture(pipe, "cat, moon") as first, capture(pipe, "dog") as second:
         assert torch.equal(draw(pipe), plain)
     assert first.latest.concepts == ("cat", "moon") and second.latest.concepts == ("dog",)
+    assert hooks(pipe.transformer) == 0
+
+
+@torch.no_grad()
+def test_threads_on_one_transformer(pipe):
+    """Each thread's calls are seen as they are seen alone; and nothing is left, though a call outlasts the block."""
+    pipe.transformer.set_attention_backend("native")  # diffusers' choice is global, and _native_math no thing for threads
+    embeds, pooled, text_ids = pipe.encode_prompt("a cat", max_sequence_length=8)
+    ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.), torch.arange(6.))
+    inside, go_on = threading.Barrier(5), threading.Event()
+
+    def hold() -> None:
+        inside.wait(60)
+        go_on.wait(60)
+
+    @torch.no_grad()
+    def picture(seed: int) -> torch.Tensor:
+        tokens = torch.randn(1, 24, 64, generator=torch.Generator().manual_seed(seed))
+        for level in (0.9, 0.6, 0.3):
+            tokens = pipe.transformer(tokens, embeds, pooled, torch.tensor([level]), ids, text_ids, torch.tensor([3.5])).sample
+        return tokens
+
+    plain = [picture(seed) for seed in range(4)]
+    with capture(pipe, CONCEPTS) as alone:
+        for seed in range(4):
+            picture(seed)
+    with ThreadPoolExecutor(4) as pool:
+        with capture(pipe, CONCEPTS) as together:
+            watched = list(pool.map(picture, range(4)))
+        assert hooks(pipe.transformer) == 0
+        assert all(map(torch.equal, plain, watched)) and [len(r.sigmas) for r in together] == [3] * 4
+        for recording in together:
+            assert any(torch.equal(recording.scores, other.scores) for other in alone)
+
+        handle = pipe.transformer.transformer_blocks[1].register_forward_pre_hook(lambda block, args: hold())
+        with capture(pipe, CONCEPTS):
+            late = [pool.submit(picture, seed) for seed in range(4)]
+            inside.wait(60)
+            handle.remove()
+        assert hooks(pipe.transformer) == 0
+        go_on.set()
+        assert all(torch.equal(plain[seed], late[seed].result(60)) for seed in range(4))
     assert hooks(pipe.transformer) == 0
 
 

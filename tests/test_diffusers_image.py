@@ -66,6 +66,29 @@ def test_saliency_of_a_picture(pipe):
     assert torch.equal(concept_saliency.saliency_of_image(pipe, image, **how).maps, found.maps), "transparency is dropped"
 
 
+def test_a_large_picture_is_shown_reduced_and_its_maps_have_its_own_size(pipe):
+    large = torch.nn.functional.interpolate(PICTURES, scale_factor=4)
+    found = record_image(pipe, large, CONCEPTS, megapixels=96 * 128 / 2**20)["output"]
+    assert (found.image_size, found.seen_size, found.scores.shape) == ((300, 400), (96, 128), (1, 3, 2, 8, 6, 8))
+    maps = found.saliency()
+    assert maps.image_size == maps.extent == (300, 400) and maps.pixels(maps.maps).shape == (2, 2, 300, 400)
+    reduced = torch.nn.functional.interpolate(large, size=(96, 128), mode="bicubic", antialias=True).clamp(0, 1)
+    assert torch.equal(found.scores, scores(pipe, reduced))
+    assert scores(pipe, large, megapixels=0).shape[-2:] == (19, 25)
+
+
+def test_pictures_are_turned_upright_and_progress_is_told(pipe, tmp_path):
+    upright = Image.fromarray((PICTURES[0].permute(1, 2, 0) * 255).round().byte().numpy())
+    exif = Image.Exif()
+    exif[0x112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    told = []
+    with Image.open(tmp_path / "a.png") as turned:
+        assert torch.equal(scores(pipe, turned, samples=2, progress=lambda blocks: told.append(len(blocks)) or map(told.append, blocks)),
+                           scores(pipe, upright, samples=2))
+    assert len(told) == 7 and told[0] == 6, "three blocks, twice"
+
+
 def test_samples_are_recorded_side_by_side(pipe):
     both = record_image(pipe, PICTURES, CONCEPTS, samples=2, seed=4, cross_attention=True)
     apart = [record_image(pipe, PICTURES, CONCEPTS, seed=seed, cross_attention=True) for seed in (4, 5)]
@@ -106,6 +129,11 @@ def test_offloading(pipe):
     ({"image": torch.rand(3, 64, 64)}, r"a tensor of shape \(3, 64, 64\), expected a PIL picture"),
     ({"image": "cat.png"}, "image is a str"),
     ({"image": PICTURES[:0]}, r"a tensor of shape \(0, 3, 75, 100\)"),
+    ({"image": (PICTURES * 255).byte()}, r"image holds torch.uint8, .* in 0..1. Give image / 255."),
+    ({"image": PICTURES * 255}, r"numbers from 0.* to 25.*, .* in 0..1. Give image / 255."),
+    ({"image": PICTURES * 2 - 1}, r"numbers from -0.99.* to 0.99.*, .* in 0..1. Give \(image \+ 1\) / 2."),
+    ({"image": PICTURES * torch.nan}, "numbers from nan to nan"),
+    ({"megapixels": -1.0}, "megapixels is -1, expected 0"),
     ({"noise_level": 1.5}, "expected a level of 0 to 1"),
     ({"samples": 0}, "at least one sample"),
 ])

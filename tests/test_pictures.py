@@ -1,13 +1,14 @@
-"""The size in which the model is shown a picture."""
+"""Reading pictures, and the size in which the model is shown them."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from concept_saliency.core.pictures import MEGAPIXEL, Unreadable, as_tensor, in_folder, model_size, read, resized
 from hypothesis import given
 from hypothesis import strategies as st
-
-from concept_saliency.core.pictures import MEGAPIXEL, model_size, resized
+from PIL import Image
 
 SIDES = st.integers(1, 20_000)
 
@@ -51,3 +52,86 @@ def test_resized_without_aliasing():
     edge[..., 32:] = 1
     assert 0 <= resized(edge, (32, 48)).min() and resized(edge, (32, 48)).max() <= 1
     assert resized(edge, (64, 64)) is edge
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """A ramp from black to white, wider than high."""
+    ramp = np.linspace(0, 255, 40).round().astype(np.uint8)
+    return Image.fromarray(np.repeat(ramp[None], 24, axis=0))
+
+
+@pytest.mark.parametrize("name", ["grey16.png", "grey16.tif", "big-endian.tif", "float.tif", "grey16.pgm"])
+def test_more_than_eight_bits_are_read_as_what_they_show(picture, tmp_path, name):
+    values = np.asarray(picture)
+    if name == "float.tif":
+        Image.fromarray(values.astype(np.float32) / 255).save(tmp_path / name)
+    elif name == "big-endian.tif":
+        Image.frombytes("I;16B", picture.size, (values.astype(">u2") * 257).tobytes()).save(tmp_path / name)
+    else:
+        Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / name)
+    found = read(tmp_path / name)
+    assert found.mode == "RGB" and np.abs(np.asarray(found.convert("L")).astype(int) - values).max() <= 1
+
+
+@pytest.mark.parametrize("values, message", [
+    (np.full((4, 4), 200, dtype=np.float32), "numbers from 200 to 200, expected 0 .black. to 1"),
+    (np.full((4, 4), np.nan, dtype=np.float32), "numbers from nan to nan"),
+    (np.full((4, 4), 70_000, dtype=np.int32), "32-bit whole numbers")])
+def test_numbers_whose_white_nobody_knows_are_refused_by_name(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "scan.tif")
+    with pytest.raises(Unreadable, match=f"scan.tif' cannot be read as a picture: .*{message}"):
+        read(tmp_path / "scan.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_pictures_are_upright(picture, tmp_path, orientation, kind):
+    """As a camera stores them: the pixels turned, the way back in EXIF; with 8 bits and with 16."""
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # orientation -> the transposition that a camera held so has done
+    turned = picture.transpose(Image.Transpose(stored[orientation])) if orientation > 1 else picture
+    if kind == "png":
+        turned = Image.fromarray(np.asarray(turned).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    turned.save(tmp_path / f"photo.{kind}", exif=exif)
+    found = read(tmp_path / f"photo.{kind}")
+    assert found.size == (40, 24)
+    assert np.abs(np.asarray(found.convert("L")).astype(int) - np.asarray(picture)).max() < 12
+    with Image.open(tmp_path / f"photo.{kind}") as opened:
+        assert torch.equal(as_tensor(opened), as_tensor(found)), "the same for a picture that the caller opened"
+
+
+def test_transparency_is_dropped_and_says_nothing(picture, tmp_path, recwarn):
+    coloured = picture.convert("RGB")
+    coloured.putalpha(100)
+    coloured.save(tmp_path / "a.png")
+    coloured.quantize(64).save(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        assert np.abs(np.asarray(read(tmp_path / name).convert("L")).astype(int) - np.asarray(picture)).max() < 12
+    assert not recwarn.list
+
+
+def test_files_in_a_folder_are_all_named(picture, tmp_path):
+    """Whatever looks like a picture is there, though it cannot be read; a linked folder too, and no circle of links."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    picture.save(tmp_path / "in" / "deep" / "A.JPG")
+    picture.save(tmp_path / "in" / "phone.jfif", "JPEG")
+    picture.save(tmp_path / "elsewhere" / "c.webp")
+    (tmp_path / "in" / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    found, left_out = in_folder(tmp_path / "in")
+    assert [p.relative_to(tmp_path / "in").as_posix() for p in found] == [
+        "deep/A.JPG", "gone.png", "iphone.heic", "linked/c.webp", "phone.jfif"] and not left_out
+    assert in_folder(tmp_path / "in", lambda sub: sub.name == "deep")[1] == [tmp_path / "in" / "deep"]
+    assert read(tmp_path / "in" / "phone.jfif").size == (40, 24)
+    with pytest.raises(Unreadable, match="gone.png' cannot be read as a picture: it is a link to 'nowhere.png', which is not there"):
+        read(tmp_path / "in" / "gone.png")
+    with pytest.raises(Unreadable, match="iphone.heic' cannot .* in a format that is not known here; save it as PNG or JPEG"):
+        read(tmp_path / "in" / "iphone.heic")
+    with pytest.raises(ValueError, match="cannot be listed: Not a directory"):
+        in_folder(tmp_path / "in" / "notes.txt")

@@ -1,0 +1,85 @@
+"""The folder that a command writes to: claimed before the work begins, by one run at a time, and never somebody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from filelock import FileLock, Timeout
+
+SETTINGS = "settings.json"  # in every folder of results: which command wrote it, and what was asked
+LOCK = ".lock"
+
+
+@contextmanager
+def claimed(out: Path, command: str) -> Iterator[dict | None]:
+    """--out for as long as a run of `command` lasts; gives the settings of the run before it, None where there was none.
+
+    The lock ends with the process that holds it, however that ends. Raises ValueError where nothing can be written,
+    where another run is at work, and where the folder holds anything but results of that command.
+    """
+    lock = FileLock(out / LOCK)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"Another run is at work in '{out}'. Wait until it has ended, or choose another --out.") from error
+    except OSError as error:
+        raise ValueError(f"--out is '{out}', where nothing can be written: {error.strerror}. Choose another.") from error
+    try:
+        yield settings_of(out, command)
+    finally:
+        lock.release()
+        if [path.name for path in out.iterdir()] == [LOCK]:  # nothing came of it
+            (out / LOCK).unlink()
+            out.rmdir()
+
+
+def settings_of(out: Path, command: str) -> dict | None:
+    """The settings of the run that wrote to this folder; None for an empty one. Raises ValueError where that was another command."""
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if not names:
+        return None
+    if SETTINGS not in names:
+        raise ValueError(f"--out is '{out}', which holds other things than results ({', '.join(names[:3])}). Choose another.")
+    settings = read_json(out / SETTINGS)
+    if settings.get("command") != command:
+        raise ValueError(f"--out is '{out}', which holds the results of '{settings.get('command')}', not of '{command}'. Choose another.")
+    return settings
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds results of any command."""
+    try:
+        return "command" in read_json(folder / SETTINGS)
+    except (OSError, ValueError):
+        return (folder / LOCK).exists() and (folder / SETTINGS).exists()  # damaged, but ours
+
+
+def read_json(file: Path) -> dict:
+    """A file of ours. Raises ValueError, naming it, for a damaged one."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{file}' is damaged ({'it is empty' if not file.stat().st_size else error}). "
+                         f"Remove the folder '{file.parent}' to have its results made anew.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"'{file}' holds something else than what was written to it. Remove the folder '{file.parent}'.")
+    return found
+
+
+def write_json(file: Path, content: dict) -> None:
+    replace_text(file, json.dumps(content, indent=1))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())  # else a machine that loses power may leave an empty file under the new name
+    os.replace(partial, file)
