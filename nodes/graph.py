@@ -13,8 +13,13 @@ def check_concept(node, concept: str) -> None:
     """
     prompt = node.hidden.prompt or {}
     typed = _value(prompt, _value(prompt, _value(prompt, [node.hidden.unique_id], "saliency"), "recordings"), "concepts")
-    if isinstance(typed, str):
-        rows_of(concept, [known.name for known in parse_concepts(typed)])
+    if not isinstance(typed, str):
+        return
+    try:
+        known = parse_concepts(typed)
+    except ValueError:
+        return  # the node where they are typed says so itself
+    rows_of(concept, [one.name for one in known])
 
 
 def still_needed(inputs: dict) -> list[str]:

@@ -52,7 +52,7 @@ def test_layers_spaces_steps_and_names(flux, apply):
         look(runs, samples=samples, space="cross-attention")
     with pytest.raises(ValueError, match="Recorded steps began at"):
         look(runs, samples=samples, start_percent=0.9, end_percent=0.95)
-    with pytest.raises(ValueError, match="no concept 'horse'.*Known: cat, dog"):
+    with pytest.raises(ValueError, match="no concept 'horse'.*Known: 1 cat, 2 dog"):
         ConceptSaliencyToMask.execute(look(runs, samples=samples), "horse", "mean", 0.5, 0, 0, False, 0, False)
 
 
@@ -81,7 +81,7 @@ def test_pictures_that_do_not_fit():
         ConceptSaliencyOverlay.execute(made(batch=2), torch.rand(3, 64, 96, 3), "plasma", 0.5, True)
     with pytest.raises(ValueError, match="3 picture.*but the saliency is of 2"):
         ConceptSaliencyToMask.execute(made(batch=2), "", "mean", 0.5, 0, 0, False, 0, False, torch.rand(3, 64, 96, 3))
-    with pytest.raises(ValueError, match="SEGS are of one picture, but 'saliency' is of 2"):
+    with pytest.raises(ValueError, match="'image' holds 1 pictures, but the saliency is of 2"):
         ConceptSaliencyToSEGS.execute(made(batch=2), torch.rand(1, 64, 96, 3), 2.0)
 
 

@@ -35,10 +35,10 @@ def picture():
 
 @pytest.fixture
 def record(flux, clip, vae, picture):
-    def run(image=None, concepts="cat, dog", noise_level=0.5, samples=1, seed=4, model=None, conditioning=None, **given):
+    def run(image=None, concepts="cat, dog", noise_level=0.5, samples=1, seed=4, model=None, conditioning=None, megapixels=1.0, **given):
         given = given or {"vae": vae, "image": picture if image is None else image}
         return ConceptAttentionImage.execute(model or flux.patcher, clip, concepts, "sky", noise_level, samples, seed, "mean", False,
-                                             conditioning=conditioning or flux.conditioning(1), **given).result[0]
+                                             megapixels, conditioning=conditioning or flux.conditioning(1), **given).result[0]
 
     return run
 
@@ -139,7 +139,7 @@ def test_overlay_and_segmentation(saliency, picture):
 
 
 def test_segs_have_impact_pack_s_form(saliency, picture):
-    (height, width), segments = ConceptSaliencyToSEGS.execute(saliency, picture, 2.0).result[0]
+    (height, width), segments = ConceptSaliencyToSEGS.execute(saliency, picture, 2.0).result[0][0]
     assert (height, width) == (75, 100)
     for segment in segments:
         x1, y1, x2, y2 = segment.crop_region
@@ -162,7 +162,39 @@ def test_sam3_prompts_are_what_its_node_reads():
     assert any(abs(p["x"] - 88) <= 8 and abs(p["y"] - 56) <= 8 for p in rivals), "the dog is what the cat is not"
     assert box["x"] <= point["x"] < box["x"] + box["width"] and box["y"] <= point["y"] < box["y"] + box["height"]
     with pytest.raises(ValueError, match="'horse' wins no place"):
-        ConceptSaliencyToSAM3.execute(made, "horse", 3)
+        ConceptSaliencyToSAM3.execute(made, "horse", 3, "error")
+    assert ConceptSaliencyToSAM3.execute(made, "horse", 3).result == ("[]", "[]", [[]]), "a run over many pictures goes on"
+
+
+def test_segs_of_a_batch_are_one_list_a_picture(saliency, picture):
+    from dataclasses import replace
+
+    batch = replace(saliency, **{name: torch.cat([getattr(saliency, name)] * 2) for name in ("maps", "contrast_maps", "presence")})
+    [alone] = ConceptSaliencyToSEGS.execute(saliency, picture, 2.0).result[0]
+    both = ConceptSaliencyToSEGS.execute(batch, picture.expand(2, -1, -1, -1), 2.0).result[0]
+    assert [size for size, _ in both] == [(75, 100)] * 2
+    assert [[s.bbox for s in segments] for _, segments in both] == [[s.bbox for s in alone[1]]] * 2
+
+
+def test_a_large_picture_is_shown_small_and_its_maps_have_its_own_size(record, vae):
+    large = torch.rand(1, 3, 20, 30).repeat_interleave(20, 2).repeat_interleave(20, 3).movedim(1, -1)  # 400 x 600
+    recording = record(large, megapixels=0.02).find(None)[0].recordings["output"]
+    assert recording.image_size == (400, 600) and recording.scores.shape[-2:] == (7, 11)
+    maps = ConceptSaliency.execute(record(large, megapixels=0.02), "all", 0.0, 1.0, "output", 0.0).result
+    assert maps[0].image_size == (400, 600) and maps[2].shape == (2, 400, 600)
+    assert record(large, megapixels=0.0).find(None)[0].recordings["output"].scores.shape[-2:] == (25, 38)
+    with pytest.raises(ValueError, match="megapixels is -1, expected 0"):
+        record(large, megapixels=-1.0)
+
+
+def test_what_is_said_about_a_mask():
+    from concept_saliency.nodes.saliency_to_mask import findings
+
+    assert findings("cat", [0.9], [0.25], "auto", 0.5) == ([], ["'cat': presence 0.90, 25% of the picture"])
+    warnings, remarks = findings("cat", [0.9, 0.1], [0.25, 0.0], "otsu", 0.8)
+    assert len(warnings) == 1 and "empty in picture 2" in warnings[0] and "Try" in warnings[0]
+    assert remarks[2] == "'threshold' is for the methods percentile and absolute only; otsu does not use it."
+    assert "may not be in the picture: presence is 0.20" in findings("cat", [0.2], [0.25], "mean", 0.5)[0][0]
 
 
 def test_saved_saliency_comes_back_and_only_from_comfyui_s_folders(saliency, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def segs():
     maps[0, 0, 1:3, 1:3] = maps[0, 0, 3:6, 5:8] = 0.9  # two cats
     maps[0, 1, 5, 0] = 0.8  # a dog
     made = Saliency(("cat", "dog"), maps, (96, 128), (96, 128), maps.amax((2, 3)), ("sky",), torch.full((1, 1, 6, 8), 0.3))
-    return ConceptSaliencyToSEGS.execute(made, torch.rand(1, 96, 128, 3), 2.0).result[0]
+    return ConceptSaliencyToSEGS.execute(made, torch.rand(1, 96, 128, 3), 2.0).result[0][0]
 
 
 def test_the_fields_and_their_types_are_impact_pack_s(core, segs):

@@ -49,6 +49,8 @@ def test_the_pack_loads_without_a_warning(server, info):
 
 
 def test_quickstart_goes_from_words_to_picture_heatmaps_and_mask(server, quickstart):
+    quickstart |= {"100": {"class_type": "MaskToImage", "inputs": {"mask": [node_of(quickstart, "ConceptSaliencyToMask"), 0]}},
+                   "101": {"class_type": "PreviewImage", "inputs": {"images": ["100", 0]}}}
     start = time.monotonic()
     outputs = succeeded(server, server.run(quickstart))
     print(f"quickstart took {time.monotonic() - start:.1f} s")
@@ -56,7 +58,7 @@ def test_quickstart_goes_from_words_to_picture_heatmaps_and_mask(server, quickst
     assert len(heatmaps) == 3
     sizes = {Image.open(io.BytesIO(server.image(h))).size for h in heatmaps}
     assert len(sizes) == 1 and sizes.pop()[0] == 256
-    mask = np.asarray(Image.open(io.BytesIO(server.image(outputs[node_of(quickstart, "ConceptSaliencyToMask")]["images"][0]))).convert("L"))
+    mask = np.asarray(Image.open(io.BytesIO(server.image(outputs["101"]["images"][0]))).convert("L"))
     assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 255} and 0.01 < (mask > 0).mean() < 0.6
 
 
@@ -113,7 +115,8 @@ def test_custom_sampling_nodes_work_too(server, quickstart, info):
     ("ConceptAttentionApply", "concepts", "cat, cat", "is there twice"),
     ("ConceptSaliency", "layers", "40", "layers are 0 to 2"),
     ("ConceptSaliency", "samples", None, "Nothing has been sampled"),
-    ("ConceptSaliencyToMask", "concept", "unicorn", "Known: dragon, house, grass"),
+    ("ConceptSaliencyToMask", "concept", "unicorn", "Known: 1 dragon, 2 house, 3 grass"),
+    ("ConceptSaliencyToMask", "concept", "4", "Known: 1 dragon, 2 house, 3 grass"),
 ])
 def test_errors_stand_on_their_node(server, quickstart, kind, field, value, message):
     number = node_of(quickstart, kind)
@@ -128,6 +131,26 @@ def test_errors_stand_on_their_node(server, quickstart, kind, field, value, mess
     entry = server.run(quickstart)
     errors = server.messages(entry, "execution_error")
     assert errors and errors[0]["node_id"] == number and message in errors[0]["exception_message"], errors
+
+
+def test_a_slip_in_a_concepts_name_is_found_before_anything_is_sampled(server, quickstart):
+    quickstart[node_of(quickstart, "ConceptSaliencyToMask")]["inputs"]["concept"] = "draogn"
+    quickstart[node_of(quickstart, "KSampler")]["inputs"]["seed"] += 1000  # as a seed that changes by itself would
+    entry = server.run(quickstart)
+    error = server.messages(entry, "execution_error")[0]
+    assert error["node_id"] == node_of(quickstart, "ConceptSaliencyToMask") and "no concept 'draogn'" in error["exception_message"]
+    assert node_of(quickstart, "KSampler") not in error["executed"]
+
+
+def test_a_concept_that_another_node_types_is_looked_up_when_it_is_known(server, quickstart):
+    """Words that do not stand in the workflow cannot be compared before; the error comes with the mask."""
+    quickstart["100"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "dragon, house"}}
+    quickstart[node_of(quickstart, "ConceptAttentionApply")]["inputs"]["concepts"] = ["100", 0]
+    mask = node_of(quickstart, "ConceptSaliencyToMask")
+    succeeded(server, server.run(quickstart))
+    quickstart[mask]["inputs"]["concept"] = "grass"
+    error = server.messages(server.run(quickstart), "execution_error")[0]
+    assert error["node_id"] == mask and "Known: 1 dragon, 2 house" in error["exception_message"]
 
 
 def test_an_interrupt_from_the_api_leaves_nothing_behind(server, quickstart):
