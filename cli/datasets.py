@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.concepts import DEFAULT_CONTRAST
-from ..core.pictures import SUFFIXES, read
+from ..core.pictures import SUFFIXES, Unreadable, read
 from ..demo.world import make_scene
 
 IMAGENET_URL = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
@@ -120,8 +120,12 @@ class PascalVOC(Sequence):
         return Sample(name, np.array(read(self.folder / "JPEGImages" / f"{name}.jpg")), tuple(VOC_NAMES[c - 1] for c in classes), labels)
 
     def _labels(self, name: str) -> np.ndarray:
-        with Image.open(self.folder / "SegmentationClass" / f"{name}.png") as file:
-            return np.array(file)
+        path = self.folder / "SegmentationClass" / f"{name}.png"
+        try:
+            with Image.open(path) as file:  # its palette's numbers, not its colours
+                return np.array(file)
+        except (OSError, SyntaxError) as error:
+            raise Unreadable(f"'{path}' cannot be read as a picture of labels: {error}") from error
 
     @staticmethod
     def _classes(labels: np.ndarray) -> list[int]:

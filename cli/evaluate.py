@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 import click
 
 from ..core.recording import SPACES
-from . import datasets, models, options
+from . import datasets, evaluate_steps, models, options
 from .evaluate_masks import boundary_ious, presence_auroc
-from .measure import Metrics, Setting, measure
+from .evaluate_steps import Figures
+from .measure import Setting
 from .page import write_page
 
 EXAMPLES = options.examples(
@@ -40,6 +42,10 @@ HEAD = ["| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|--
 @click.option("--seed", type=click.IntRange(0, 10**9), default=0, show_default=True, help="Picks tiny's scenes.")
 @click.option("--samples", type=click.IntRange(1, 64), default=1, show_default=True,
               help="Passes with different noise, averaged; the paper uses 5.")
+@click.option("--settings", "stored", type=options.EXISTING_FILE, metavar="FILE",
+              help="Take the best settings from a file that --json wrote, in place of choosing them.")
+@click.option("--resume", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep the figures there as they come; started again, go on from them.")
 @options.model
 @click.option("--weights", type=options.EXISTING_FOLDER, help="Folder of other weights of the tiny model than the bundled ones.")
 @click.option("--contrast", help="Rivals of the target.  [default: the paper's]")
@@ -49,8 +55,8 @@ HEAD = ["| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|--
               help="Write a page of pictures too: picture, heatmap, mask and truth.")
 @click.option("--page-pictures", type=click.IntRange(1, 100), default=8, show_default=True, help="How many pictures are on it.")
 def command(name: str, path: Path | None, split: str, class_names: Path | None, scenes: int | None, tune: int | None, seed: int,
-            samples: int, model_name: str, weights: Path | None, contrast: str | None, json_file: Path | None, page: Path | None,
-            page_pictures: int) -> None:
+            samples: int, stored: Path | None, resume: Path | None, model_name: str, weights: Path | None, contrast: str | None,
+            json_file: Path | None, page: Path | None, page_pictures: int) -> None:
     """Measure output space and cross-attention, each per layer and noise level, with and without self-attention among concepts.
 
     \b
@@ -66,6 +72,9 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
     Neither the published data sets nor Flux's weights were available where this was built: there it ran on the
     tiny world, and on small files in the data sets' formats.
     """
+    for file in (resume, json_file, page):
+        if file and not file.parent.is_dir():
+            raise ValueError(f"'{file}' cannot be written: there is no folder '{file.parent}'.")
     model = models.load(model_name, weights)
     tiny = name == "tiny"
     if tiny and model_name != "tiny":
@@ -80,16 +89,23 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
     if len(data) <= tune:
         raise ValueError(f"{data.title} holds {len(data)} pictures, but --tune takes {tune} of them. Take fewer.")
     report = range(tune, min(len(data), tune + (scenes or len(data))))
-
-    best = chosen_settings(model, data, tune, rivals, samples)
+    if not tiny:
+        evaluate_steps.check(data, range(report.stop))
+    ledger = evaluate_steps.Ledger(resume, {"data": name, "path": str(path), "split": split, "model": model_name, "weights": str(weights),
+                                            "contrast": rivals, "samples": samples, "seed": seed, "tune": tune, "report": len(report)})
+    steps = functools.partial(evaluate_steps.measured, model, data, contrast=rivals, samples=samples, ledger=ledger)
+    if tune and not stored:
+        click.echo(f"Settings are chosen on {tune} other pictures first; --tune 0 takes the model's own, --settings a file's.", err=True)
+    best = settings_in(stored) if stored else chosen_settings(model, tune, steps)
     layers = layer_choices(model.depth)
-    chosen = "Best setting of each space (chosen on other scenes)" if tune else "The settings of the model itself"
+    chosen = ("Best setting of each space (chosen on other scenes)" if tune and not stored else
+              f"Best setting of each space ({stored})" if stored else "The settings of the model itself")
     tables = {chosen: list(best.values()),
               "Per layer": [best[space]._replace(layers=la) for space in SPACES for la in layers],
               "Per noise level": [best[space]._replace(noise_level=level) for space in SPACES for level in NOISE_LEVELS],
               "Without self-attention among the concepts": [best[space]._replace(self_attention=False) for space in SPACES]}
     wanted = dict.fromkeys(itertools.chain.from_iterable(tables.values()))
-    reported = measure(model, data, report, wanted, rivals, samples, f"reporting on {len(report)}")
+    reported = steps(report, wanted, label="reporting", tell=tell)
 
     seeds = data.seeds[report.start:report.stop] if tiny else None
     what = f"held-out scenes, seeds {seeds[0]} to {seeds[-1]}" if tiny else f"pictures, model {model_name}"
@@ -115,14 +131,28 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
         write_page(page, model, data, report[:page_pictures], best["output"], rivals, samples)
 
 
-def chosen_settings(model: models.Model, data: datasets.DataSet, tune: int, rivals: str, samples: int) -> dict[str, Setting]:
+def chosen_settings(model: models.Model, tune: int, steps: Callable[..., dict[Setting, Figures]]) -> dict[str, Setting]:
     """The best setting of each space on the first `tune` pictures; the model's own where there is none to choose on."""
     if not tune:
         return {space: Setting(model.noise_level, space, "auto", 0.0) for space in SPACES}
     choices = [Setting(level, space, layers, temperature) for level in NOISE_LEVELS for space in SPACES
                for layers in layer_choices(model.depth) for temperature in TEMPERATURES[space]]
-    figures = measure(model, data, range(tune), choices, rivals, samples, f"choosing on {tune}")
+    figures = steps(range(tune), choices, label="choosing", tell=lambda found: None)
     return {space: max((s for s in figures if s.space == space), key=lambda s: score(figures[s])) for space in SPACES}
+
+
+def settings_in(file: Path) -> dict[str, Setting]:
+    """The best settings in a file that --json wrote. Raises ValueError for any other."""
+    try:
+        return {space: Setting(**json.loads(file.read_text("utf-8"))["best"][space]) for space in SPACES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--settings is '{file}', which --json of this command did not write: {error!r}") from error
+
+
+def tell(found: dict[Setting, Figures]) -> None:
+    """Figures as they come, beside the bars; the tables at the end have them all."""
+    for line in rows(found, found):
+        click.echo(line, err=True)
 
 
 def opened(name: str, path: Path | None, split: str, class_names: Path | None) -> datasets.DataSet:
@@ -140,7 +170,7 @@ def layer_choices(depth: int) -> list[str]:
     return [str(i) for i in range(depth)] + [f"{a}-{b}" for a, b in ranges]
 
 
-def rows(settings: Iterable[Setting], reported: dict[Setting, Metrics]) -> list[str]:
+def rows(settings: Iterable[Setting], reported: dict[Setting, Figures]) -> list[str]:
     """The lines of a markdown table, space by space."""
     lines = []
     for space in SPACES:
@@ -153,7 +183,7 @@ def rows(settings: Iterable[Setting], reported: dict[Setting, Metrics]) -> list[
     return lines
 
 
-def verdict(ours: Metrics, theirs: Metrics) -> str:
+def verdict(ours: Figures, theirs: Figures) -> str:
     """Output space against cross-attention, in one sentence."""
     gap = ours.mean_iou - theirs.mean_iou
     text = f"Output space is {'ahead of' if gap > 0 else 'behind'} cross-attention by {abs(gap):.4f} mIoU"
@@ -161,6 +191,6 @@ def verdict(ours: Metrics, theirs: Metrics) -> str:
     return f"{text}." if math.isnan(gap) else f"{text} and {'ahead' if gap > 0 else 'behind'} by {abs(gap):.4f} mAP."
 
 
-def score(metrics: Metrics) -> float:
+def score(metrics: Figures) -> float:
     """What settings are chosen by."""
     return metrics.mean_iou + (0.0 if math.isnan(metrics.mean_average_precision) else metrics.mean_average_precision)

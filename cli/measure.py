@@ -47,11 +47,11 @@ def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterabl
     """
     settings = list(settings)
     metrics: dict[Setting, Metrics] = {s: ClassMetrics() if data.together else SegmentationMetrics() for s in settings}
-    passes = sorted(settings, key=_one_pass)
+    passes = sorted(settings, key=one_pass)
     for pick in tqdm(picks, desc=label, unit="picture", file=sys.stderr):
         sample = data[pick]
         image, labels = prepared(sample, model, data)
-        for (level, self_attention), group in groupby(passes, key=_one_pass):
+        for (level, self_attention), group in groupby(passes, key=one_pass):
             group = list(group)
             for targets in [sample.targets] if data.together else [(t,) for t in sample.targets]:
                 found = look(model, image, targets, group, contrast, sample.seed, samples, level, self_attention)
@@ -64,7 +64,7 @@ def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterabl
     return metrics
 
 
-def _one_pass(setting: Setting) -> tuple[float, bool]:
+def one_pass(setting: Setting) -> tuple[float, bool]:
     """Settings that are alike in this are read off the same pass."""
     return setting.noise_level, setting.self_attention
 

@@ -62,6 +62,6 @@ def look(command: Callable) -> Callable:
         click.option("--layers", default="auto", show_default=True, help="For example: auto, all, 15-18, -4:"),
         click.option("--temperature", type=click.FloatRange(0), default=0.0,
                      help="Divides the scores before the softmax.  [default: the model's own]"),
-        click.option("--mask", type=click.Choice(METHODS), default="argmax", show_default=True, help="How masks are made."),
+        click.option("--mask", type=click.Choice(METHODS), default="auto", show_default=True, help="How masks are made."),
         click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True,
                      help="For the masks 'percentile' and 'absolute'."))(collected)

@@ -26,7 +26,7 @@ class Look:
 
     layers: str = "auto"
     temperature: float = 0.0
-    mask: str = "argmax"
+    mask: str = "auto"
     threshold: float = 0.5
 
     def check(self, depth: int) -> None:

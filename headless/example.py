@@ -43,7 +43,7 @@ def main(model: str, out: Path, photo: str | None = None) -> None:
     # 2. In a picture that exists: one partial forward pass a sample.
     maps = saliency_of_image(pipe, Image.open(photo) if photo else picture, CONCEPTS, samples=3)
     for concept, presence in zip(maps.concepts, maps.presence[0]):
-        render.to_pil(masks.mask(maps, concept, method="argmax")[0]).save(out / f"mask_{concept}.png")
+        render.to_pil(masks.mask(maps, concept)[0]).save(out / f"mask_{concept}.png")
         print(f"{concept}: presence {presence:.2f}")
 
 

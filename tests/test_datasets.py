@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_saliency.cli import main
+from concept_saliency.cli import evaluate_steps, main
 from concept_saliency.cli.datasets import Folder, ImageNetSegmentation, PascalVOC, TinyWorld, read_class_names
 from concept_saliency.core.metrics import ClassMetrics, SegmentationMetrics
 from concept_saliency.demo.world import THINGS, make_scene
@@ -193,3 +193,41 @@ def test_evaluate_says_what_is_missing(tmp_path, monkeypatch, capsys, arguments,
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_goes_on_from_its_figures_and_takes_stored_settings(folder, tmp_path, capsys, few_levels, monkeypatch):
+    arguments = ["--data", "folder", "--path", str(folder), "--resume", str(tmp_path / "figures.jsonl")]
+    code, whole = evaluate(tmp_path, *arguments)
+    first = capsys.readouterr()
+    assert code == 0 and "reporting, step 1 of 2" in first.err
+    assert first.err.count("| output |") == first.err.count("| cross-attention |") >= 4
+    lines = (tmp_path / "figures.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "figures.jsonl").write_text("".join(lines[:-3]) + lines[-3][:20])  # killed within a line
+    looked = []
+    measure = evaluate_steps.measure
+    monkeypatch.setattr(evaluate_steps, "measure", lambda *asked: looked.append(asked[3]) or measure(*asked))
+    assert evaluate(tmp_path, *arguments) == (0, whole)
+    assert sum(map(len, looked)) == 3 and capsys.readouterr().out == first.out, "what was measured is not measured again"
+    assert main(["evaluate", *arguments, "--samples", "2"]) == 2
+    assert "the figures of another evaluation (samples)" in capsys.readouterr().err
+    (tmp_path / "mine.json").write_text(json.dumps({"best": {space: {
+        "noise_level": 0.6, "space": space, "layers": "1", "temperature": 3.0} for space in ("output", "cross-attention")}}))
+    code, stored = evaluate(tmp_path, "--data", "folder", "--path", str(folder), "--settings", str(tmp_path / "mine.json"))
+    assert code == 0 and "0.6 output 1 3.0" in stored
+    assert main(["evaluate", "--settings", str(folder / "images" / "a.png")]) == 2
+    assert "which --json of this command did not write" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_said_before_the_first_pass(folder, mat, voc, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate_steps, "measure", lambda *asked: pytest.fail("measured for nothing"))
+    (folder / "images" / "a.png").write_bytes((folder / "images" / "a.png").read_bytes()[:500])
+    (tmp_path / "names.json").write_text('{"n1": "dog"}')
+    (voc / "SegmentationClass" / "2007_000002.png").write_bytes(b"nothing")
+    for arguments, message in ((["folder", "--path", str(folder)], "a.png' cannot be read as a picture"),
+                               (["imagenet", "--path", str(mat), "--class-names", str(tmp_path / "names.json")], "no name for the WordNet"),
+                               (["voc-multi", "--path", str(voc)], "2007_000002.png' cannot be read as a picture of labels")):
+        assert main(["evaluate", "--data", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "cannot be used; nothing was measured" in said and "Traceback" not in said
+    assert main(["evaluate", "--json", str(tmp_path / "nowhere" / "figures.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
