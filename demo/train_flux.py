@@ -25,7 +25,7 @@ from .text import TextEncoder, Tokenizer, pad
 from .world import make_scene
 
 BATCHES = {128: 64, 192: 30, 256: 18}  # side in pixels -> pictures a step; small pictures are cheap and teach the words first
-RATE, EMPTY_CAPTIONS, EMA = 1.5e-3, 0.1, 0.998
+EMPTY_CAPTIONS, EMA = 0.1, 0.998
 SEEDS = (2**40, 2**62)  # of training scenes: so many that none comes twice, and none that evaluation uses
 POSED = 0.75  # share of posed scenes; the others, of every kind, are seen at low noise alone, where the layout is plain to see
 SHIFT, SPREAD, LOW = 1.0, 1.3, 0.6  # logits of the noise levels of posed scenes at 256 pixels; the highest level of the others
@@ -65,9 +65,9 @@ def noise_levels(rng, posed: np.ndarray, side: int) -> torch.Tensor:
     return torch.from_numpy(np.where(posed, high, rng.uniform(0, LOW, len(posed)))).float()
 
 
-def rate(progress: float, step: int) -> float:
-    """Warm-up, a flat stretch, then a linear descent."""
-    return min(1.0, (step + 1) / 200) * min(1.0, (1 - progress) / 0.4 + 0.01)
+def scale(progress: float, step: int) -> float:
+    """Share of the learning rate: warm-up, then a linear descent to nothing."""
+    return min(1.0, (step + 1) / 200) * (1 - progress)
 
 
 class Training:
@@ -80,8 +80,8 @@ class Training:
         for name, p in [*self.flux.named_parameters(), *self.text.named_parameters()]:
             inner = p.ndim == 2 and ("_blocks." in name or name.startswith("layer.")) and "mod" not in name
             (matrices if inner else others).append(p)
-        self.optimisers = [torch.optim.Muon(matrices, lr=RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-                           torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)]
+        self.optimisers = [torch.optim.Muon(matrices, lr=0.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+                           torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)]
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {}
         self.begin(self.weights())
@@ -113,11 +113,10 @@ class Training:
         self.average, self.step = state["average"], state["step"]
         self.seconds, self.log = state["seconds"], state["log"]
 
-    def update(self, latents, tokens, levels, progress, forward) -> float:
-        scale = rate(progress, self.step)
+    def update(self, latents, tokens, levels, rate, forward) -> float:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = RATE * scale
+                group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
         latents, tokens, t = latents.to(self.device).float(), tokens.to(self.device), levels.to(self.device)[:, None, None, None]
         noise = torch.randn_like(latents)
@@ -150,6 +149,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", type=Path, help="folder of exported weights to begin from; large pictures from the first step")
     parser.add_argument("--minutes", type=float, default=100, help="training time in all, over every resumption")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate at its highest")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
@@ -172,7 +172,7 @@ def main():
             break
         if not args.init:
             stage.fill_(progress)
-        losses.append(training.update(latents, tokens, levels, progress, forward))
+        losses.append(training.update(latents, tokens, levels, args.rate * scale(progress, training.step), forward))
         now = time.time()
         training.seconds, last = training.seconds + now - last, now
         if training.step % 50 == 0:
