@@ -118,10 +118,11 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = Fals
     return Scene(np.asarray(picture), caption, masks, tuple(things), ground)
 
 
-def outline(thing: str, side: int = 96) -> np.ndarray:
-    """The shape of a thing on plain ground, side x side bool, reaching to every edge."""
-    layer = _draw_thing(None, thing, side, side, side * 0.95, 2 * side, 2 * side, posed=True).getchannel("A")
-    return np.asarray(layer.crop(layer.getbbox()).resize((side, side))) >= 128
+def outline(thing: str, radius: int = 64) -> np.ndarray:
+    """The shape of a posed thing, H x W bool, cut at its own edges."""
+    middle, side = 1.5 * radius, 3 * radius
+    shape = Image.fromarray(np.asarray(_draw_thing(None, thing, middle, middle, radius, side, side, posed=True).getchannel("A")) >= 128)
+    return np.asarray(shape.crop(shape.getbbox()))
 
 
 def prompt_of(things: Sequence[str], ground: str) -> str:

@@ -27,7 +27,7 @@ def test_posed_things_face_one_way_on_a_grid_and_the_same_seed_gives_the_same_ag
             ys, xs = np.nonzero(scene.masks[thing])
             boxes.setdefault(thing, []).append((ys.min() % 32, xs.min() % 32, np.ptp(ys), np.ptp(xs)))
     repeated = [found for found in boxes.values() if len(found) > 1]
-    assert repeated and all(len(set(found)) == 1 for found in repeated)
+    assert repeated and all(np.ptp(found, axis=0).max() <= 1 for found in repeated), "but for a pixel at the picture's frame"
 
 
 def test_prompts_are_captions_of_the_world():
