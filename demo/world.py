@@ -102,7 +102,7 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = Fals
     rng = np.random.default_rng([20260, seed])
     height, width = size
     ground = str(rng.choice(list(GROUNDS)))
-    count = int(rng.choice([1, 2, 3], p=[0.4, 0.45, 0.15] if posed else [0.35, 0.4, 0.25]))
+    count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1] if posed else [0.35, 0.4, 0.25]))
     things = [str(t) for t in rng.choice(list(THINGS), size=count, replace=False)]
     picture = _draw_ground(rng, ground, width, height, posed)
     owner = np.zeros((height, width), dtype=np.int8)  # 0 is the ground, i + 1 is things[i]
