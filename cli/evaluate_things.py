@@ -19,11 +19,12 @@ from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.codec import decode, encode
 from ..demo.pipeline import TinyFlux
-from ..demo.recogniser import CLASSES, Recogniser, is_whole, read, things_in
+from ..demo.recogniser import CLASSES, Recogniser, is_whole, load_recogniser, read, things_in
 from ..demo.world import GROUNDS, THINGS, make_scene, prompt_of
 from .measure import Setting
 
-MASKS = (("argmax", True), ("argmax", False), ("otsu", True), ("mean", False))  # method, refined with the picture; the default first
+# method, refined with the picture; the default first, the paper's last
+MASKS = (("auto", True), ("auto", False), ("argmax", True), ("otsu", True), ("mean", False))
 TUNING = {"noise": (0.2, 0.3, 0.45, 0.6), "layers": ("0", "1", "2", "0-1", "1-2", "0-2"), "temperature": (1.0, 3.0)}
 BATCH = 10
 
@@ -177,3 +178,24 @@ def as_pictures(drawings: Iterable[Drawing]) -> list[Picture]:
     """Drawings with what the recogniser reads as the truth; things that were asked for and are not read do not count."""
     return [Picture(d.picture, d.prompt, {t: d.labels == CLASSES.index(t) for t in d.asked if t in things_in(d.labels)}, i)
             for i, d in enumerate(drawings)]
+
+
+def report(model: TinyFlux, tune: Sequence[int], seeds: Sequence[int], count: int, first: int, own: tuple) -> list[str]:
+    """All tables, as lines of markdown. tune, seeds: scenes to choose settings on and to report on. count, first: drawings and
+    the first of their seeds. own: the settings (noise level, layers, temperature) where there is nothing to choose on."""
+    best = chosen_by_masks(model, tune) if tune else {space: Setting(own[0], space, *own[1:]) for space in SPACES}
+    scenes = [scene(seed) for seed in seeds]
+    nearest, bilinear = grid_ceilings(scenes)
+    lines = ["", "## Thing by thing: the things of a scene asked for together, against every ground", "",
+             *thing_table(thing_figures(model, scenes, best.values()), best.values()), "",
+             f"Ceiling of the token grid: IoU {nearest:.4f} nearest, {bilinear:.4f} bilinear.", "",
+             "Presence of the things that are there against those that are not, with the stored settings: AUROC "
+             f"{presence_auroc(model, seeds):.4f}."]
+    if count:
+        recogniser = load_recogniser()
+        drawings = draw(model, recogniser, count, first)
+        lines += ["", f"## Drawings: {count} prompts, seeds {first} to {first + count - 1}", "",
+                  *drawing_table({"drawn": drawings, "held-out scenes": scenes_as_drawings(model, recogniser, seeds)}), "",
+                  "### Maps of the drawings; what the recogniser reads is the truth", "",
+                  *thing_table(thing_figures(model, as_pictures(drawings), best.values()), best.values())]
+    return lines
