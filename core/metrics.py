@@ -98,6 +98,12 @@ class ClassMetrics:
         return float(np.mean([self.shared[name] / covered for name, covered in self.covered.items() if covered]))
 
 
+def iou(predicted: Tensor, label: Tensor) -> float:
+    """IoU of two masks H x W bool. 1.0 when both are empty."""
+    union = (predicted | label).sum()
+    return float((predicted & label).sum() / union) if union else 1.0
+
+
 def boundary_iou(predicted: Tensor, label: Tensor, share: float = 0.02) -> float:
     """IoU of the two masks' inner boundary bands, H x W bool each (Cheng et al. 2021).
 

@@ -204,7 +204,7 @@ class Flux(nn.Module):
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(img.dtype))
         vec = vec + self.vector_in(img.new_zeros(len(img), self.config.vec_in_dim) if y is None else y)
         ids = torch.cat((torch.zeros(1, txt.shape[1], 3), image_ids(*grid)), dim=1)
-        pe = rope(ids, self.config.axes_dim, self.config.theta)
+        pe = rope(ids, self.config.axes_dim, self.config.theta).to(img.device)
         img, txt = self.img_in(img), self.txt_in(txt)
         for block in self.double_blocks:
             img, txt = block(img, txt, vec, pe, watch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -21,6 +23,7 @@ from .world import CONTRAST
 
 WEIGHTS = Path(__file__).parent / "weights"
 Progress = Callable[[Sequence], Sequence]
+STEPS, CFG, SHIFT = 24, 3.0, 3.0  # SHIFT as in ComfyUI's ModelSamplingFlux: more of the steps are where shapes are made
 
 
 class TinyFlux:
@@ -59,24 +62,36 @@ class TinyFlux:
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity
 
-    @torch.no_grad()
-    def generate(self, prompt: str, concepts: str, contrast: str = CONTRAST, seed: int = 0,
-                 size: tuple[int, int] = (256, 256), steps: int = 24, cfg: float = 3.0, token: str = "mean",
-                 progress: Progress = iter) -> tuple[Tensor, Recording]:
-        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps."""
+    def _sample(self, velocity, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int], steps: int, cfg: float,
+                progress: Progress = iter) -> Tensor:
+        """Pictures B x 3 x H x W: Euler steps with guidance. velocity(img, grid, text, t): the model with the prompt."""
         if any(side % 16 or side < 32 for side in size):
             raise ValueError(f"size is {size[0]} x {size[1]}, expected sides of at least 32 that are multiples of 16")
-        schedule = torch.linspace(1, 0, steps + 1).tolist()
-        vectors, recorder = self._begin(concepts, contrast, schedule, size, token)
-        noise = torch.randn(1, 16, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(seed))
-        img, grid = pack(noise)
-        positive, negative = self.encode_prompts([prompt, ""]).split(1)
-        for now, then in progress(list(zip(schedule, schedule[1:]))):
-            t = torch.tensor([now])
-            wanted = self._watched(img, grid, positive, t, vectors, recorder)
+        img, grid = pack(torch.cat([torch.randn(1, 16, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(seed))
+                                    for seed in seeds]))
+        positive, negative = self.encode_prompts([*prompts, *[""] * len(prompts)]).chunk(2)
+        for now, then in progress(list(pairwise(schedule(steps)))):
+            t = torch.full((len(img),), now)
+            wanted = velocity(img, grid, positive, t)
             unwanted = self.flux(img, negative, t, grid)
             img = img + (then - now) * (unwanted + cfg * (wanted - unwanted))
-        return decode(self.codec, unpack(img, grid)), recorder.finish()["output"]
+        return decode(self.codec, unpack(img, grid))
+
+    @torch.no_grad()
+    def generate(self, prompt: str, concepts: str, contrast: str = CONTRAST, seed: int = 0,
+                 size: tuple[int, int] = (256, 256), steps: int = STEPS, cfg: float = CFG, token: str = "mean",
+                 progress: Progress = iter) -> tuple[Tensor, Recording]:
+        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps."""
+        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, token)
+        watched = partial(self._watched, vectors=vectors, recorder=recorder)
+        picture = self._sample(watched, [prompt], [seed], size, steps, cfg, progress)
+        return picture, recorder.finish()["output"]
+
+    @torch.no_grad()
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] = (256, 256), steps: int = STEPS,
+             cfg: float = CFG) -> Tensor:
+        """The same pictures without recordings, several at a time: B x 3 x H x W in 0..1."""
+        return self._sample(lambda img, grid, text, t: self.flux(img, text, t, grid), prompts, seeds, size, steps, cfg)
 
     @torch.no_grad()
     def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
@@ -101,6 +116,12 @@ class TinyFlux:
         self._watched(img, grid, txt, torch.full((len(latents),), level), vectors, recorder, cross_attention,
                       self_attention)
         return recorder.finish()
+
+
+def schedule(steps: int) -> list[float]:
+    """The noise levels of a run, from 1 to 0, steps + 1 of them."""
+    even = torch.linspace(1, 0, steps + 1)
+    return (SHIFT * even / (1 + (SHIFT - 1) * even)).tolist()
 
 
 def load_defaults(folder: Path = WEIGHTS) -> tuple[Defaults, float]:

@@ -8,6 +8,7 @@ be read, and extended, in the two tables below.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -93,18 +94,21 @@ def vocabulary() -> list[str]:
     return glue + list(THINGS) + list(GROUNDS)
 
 
-def make_scene(seed: int, size: tuple[int, int] = (256, 256)) -> Scene:
-    """Draw the scene of `seed`; `size` is (height, width) in pixels. The same seed gives the same scene."""
+def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = False) -> Scene:
+    """Draw the scene of `seed`; `size` is (height, width) in pixels. The same arguments give the same scene.
+
+    posed: things are as large as fit, face one way, in even light, with their middles on a grid of an eighth of the side.
+    """
     rng = np.random.default_rng([20260, seed])
     height, width = size
     ground = str(rng.choice(list(GROUNDS)))
-    count = int(rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25]))
+    count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1] if posed else [0.35, 0.4, 0.25]))
     things = [str(t) for t in rng.choice(list(THINGS), size=count, replace=False)]
-    picture = _draw_ground(rng, ground, width, height)
+    picture = _draw_ground(rng, ground, width, height, posed)
     owner = np.zeros((height, width), dtype=np.int8)  # 0 is the ground, i + 1 is things[i]
     centres = []
-    for index, (thing, (cx, cy, radius)) in enumerate(zip(things, _places(rng, count, width, height))):
-        layer = _draw_thing(rng, thing, cx, cy, radius, width, height)
+    for index, (thing, (cx, cy, radius)) in enumerate(zip(things, _places(rng, count, width, height, posed))):
+        layer = _draw_thing(rng, thing, cx, cy, radius, width, height, posed)
         picture.paste(layer, mask=layer.getchannel("A"))
         owner[np.asarray(layer.getchannel("A")) >= 128] = index + 1
         centres.append(cx)
@@ -114,28 +118,43 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256)) -> Scene:
     return Scene(np.asarray(picture), caption, masks, tuple(things), ground)
 
 
-def _places(rng, count, width, height):
+def outline(thing: str, radius: int = 64) -> np.ndarray:
+    """The shape of a posed thing, H x W bool, cut at its own edges."""
+    middle, side = 1.5 * radius, 3 * radius
+    shape = Image.fromarray(np.asarray(_draw_thing(None, thing, middle, middle, radius, side, side, posed=True).getchannel("A")) >= 128)
+    return np.asarray(shape.crop(shape.getbbox()))
+
+
+def prompt_of(things: Sequence[str], ground: str) -> str:
+    """The plainest caption: "a dragon and a house on grass"."""
+    return _NAMED[0].format(things=" and ".join(map(_with_article, things)), ground=ground)
+
+
+def _places(rng, count, width, height, posed):
     """Centres and radii in pixels that hardly overlap; wider than high pictures spread sideways."""
     side = min(width, height)
     low, high = {1: (0.24, 0.36), 2: (0.19, 0.27), 3: (0.16, 0.22)}[count]
+    if posed:
+        low = high = {1: 0.375, 2: 0.25, 3: 0.1875}[count]
     while True:
         places = []
         for _ in range(count):
             radius = rng.uniform(low, high) * side
-            places.append((rng.uniform(radius, width - radius), rng.uniform(radius, height - radius), radius))
+            centre = rng.uniform(radius, (width - radius, height - radius))
+            if posed:
+                centre = np.round(centre / (side / 8)) * (side / 8)
+            places.append((*centre, radius))
         apart = all(np.hypot(a[0] - b[0], a[1] - b[1]) > 0.95 * (a[2] + b[2])
                     for i, a in enumerate(places) for b in places[:i])
         if apart:
             return places
 
 
-def _draw_thing(rng, thing, cx, cy, radius, width, height):
+def _draw_thing(rng, thing, cx, cy, radius, width, height, posed):
     k = _OVERSAMPLING
     layer = Image.new("RGBA", (width * k, height * k))
     draw = ImageDraw.Draw(layer)
-    flip = rng.choice([-1, 1])
-    stretch = rng.uniform(0.9, 1.1)
-    light = rng.uniform(0.9, 1.1)
+    flip, stretch, light = (1, 1, 1) if posed else (rng.choice([-1, 1]), rng.uniform(0.9, 1.1), rng.uniform(0.9, 1.1))
     for shape, colour, numbers in THINGS[thing]:
         points = [((cx + flip * x * radius * stretch) * k, (cy + y * radius / stretch) * k)
                   for x, y in zip(numbers[::2], numbers[1::2])]
@@ -149,9 +168,9 @@ def _draw_thing(rng, thing, cx, cy, radius, width, height):
     return layer.reduce(k)
 
 
-def _draw_ground(rng, ground, width, height):
+def _draw_ground(rng, ground, width, height, posed):
     base, mark, pattern = GROUNDS[ground]
-    light = rng.uniform(0.92, 1.08)
+    light = 1 if posed else rng.uniform(0.92, 1.08)
     picture = Image.new("RGB", (width, height), _lit(base, light))
     draw = ImageDraw.Draw(picture)
     fill = _lit(mark, light)

@@ -77,7 +77,7 @@ def test_evaluate_prints_its_table_and_writes_json(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(evaluate, "NOISE_LEVELS", (0.3,))
     monkeypatch.setattr(evaluate, "TEMPERATURES", {space: (1.0,) for space in evaluate.SPACES})
-    assert main(["evaluate", "--scenes", "2", "--tune", "1", "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", "--scenes", "2", "--tune", "1", "--drawings", "2", "--json", str(tmp_path / "figures.json")]) == 0
     printed = capsys.readouterr().out
     assert "mIoU" in printed and "Output space is" in printed and "AUROC" in printed and "Without self-attention" in printed
     written = json.loads((tmp_path / "figures.json").read_text())
