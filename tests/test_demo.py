@@ -57,7 +57,7 @@ def test_demo_writes_what_it_says(tmp_path, capsys):
     assert main(["demo", "--prompt", "a robot on sand", "--concepts", "robot, sand|floor", "--seed", "1", "--out", str(out)]) == 0
     names = {"picture.png", "contact_sheet.png", "recording.safetensors"} | {
         f"{kind}_{concept}.png" for kind in ("heatmap", "overlay", "mask") for concept in ("1_robot", "2_sand")}
-    assert {p.name for p in out.iterdir()} == names
+    assert {p.name for p in out.iterdir()} == names | {"result.json", "settings.json", ".lock"}
     assert {line.rsplit("/", 1)[-1].rsplit("\\", 1)[-1] for line in capsys.readouterr().out.split("\n") if line} == names
     assert Image.open(out / "picture.png").size == (256, 256)
 
