@@ -39,7 +39,7 @@ class Shell(click.Group):
 def shell() -> None:
     """See where Flux sees each word you type.
 
-    Exit codes: 0 all well, 1 some pictures of a batch could not be read, 2 input that cannot be used.
+    Exit codes: 0 all well, 1 some pictures of a batch failed, 2 input that cannot be used.
     """
 
 
