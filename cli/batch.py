@@ -115,8 +115,8 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
     """Look for concepts in every picture of FOLDER and its sub-folders.
 
     Each picture gets a folder of its name in --out, and one line of JSON in --out/results-N.jsonl, N being the
-    process. Killed and started again with the same words, it goes on where it stopped. A picture that fails
-    read is reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
+    process. Killed and started again with the same words, it goes on where it stopped. A picture that fails is
+    reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
     --multi_gpu (without a GPU too) for several processes, GPUs or machines that share the folders.
     """
     if out.resolve() == folder.resolve():
