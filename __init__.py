@@ -1,6 +1,15 @@
 """ComfyUI's entry, and what Python callers import. Nothing of ComfyUI or diffusers is imported before it is asked for, so that
 the package can be used without either."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .headless.capture import capture
+    from .headless.image import saliency_of_image
+
+__all__ = ["__version__", "capture", "saliency_of_image"]
+__version__ = "0.2.0"
+
 _LAZY = {"capture": "capture", "saliency_of_image": "image"}  # name -> module in headless
 
 

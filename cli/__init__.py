@@ -9,6 +9,8 @@ try:
 except ModuleNotFoundError as error:  # the pack's nodes do without it
     raise SystemExit("The shell commands need the 'headless' extra: pip install 'concept-saliency[headless]'") from error
 
+from .. import __version__
+
 COMMANDS = ("demo", "generate", "image", "batch", "inspect", "evaluate")
 
 
@@ -36,10 +38,11 @@ class Shell(click.Group):
 
 
 @click.group(cls=Shell, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="concept-saliency")
 def shell() -> None:
     """See where Flux sees each word you type.
 
-    Exit codes: 0 all well, 1 some pictures of a batch could not be read, 2 input that cannot be used.
+    Exit codes: 0 all well, 1 some pictures of a batch failed, 2 input that cannot be used.
     """
 
 

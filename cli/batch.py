@@ -19,12 +19,13 @@ import click
 from tqdm import tqdm
 
 from ..core import pictures
-from . import models, options, place
+from . import exports, models, options, place
 from .image import Question, asking
 from .results import LINE
 
 EXAMPLES = options.examples(
     'concept-saliency batch photos --concepts "cat, sand" --out results',
+    'concept-saliency batch photos --concepts "robot|person" --export stem --out masks',
     "accelerate launch --multi_gpu --num_processes 4 --module concept_saliency.cli batch photos --concepts cat")
 
 
@@ -47,16 +48,17 @@ class Results:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def finish(self, name: str, model: models.Model, question: Question, source: Path) -> dict:
+    def finish(self, name: str, model: models.Model, question: Question, source: Path, exported: exports.Exports) -> dict:
         """The line of one picture, made now unless it was made before; it is in a results file when this returns."""
         line = self.known(name)
-        if line is None:
-            try:
+        try:
+            if line is None:
                 line = self.make(name, model, question, source)
-            except Exception as error:  # whatever is wrong with one picture, the others go on
+            exported.write(line)
+        except Exception as error:  # whatever is wrong with one picture, the others go on
                 text = str(error) if isinstance(error, ValueError) else f"'{source}': {type(error).__name__}: {error}"
                 line = {"picture": name, "error": text}
-        if name not in self.told:
+        if name not in self.told or "error" in line:
             self.tell(line)
         return line
 
@@ -101,14 +103,20 @@ def settle(out: Path, found: dict | None, settings: dict) -> None:
 @click.command(epilog=EXAMPLES)
 @click.argument("folder", type=options.EXISTING_FOLDER)
 @asking
+@click.option("--export", "kinds", type=click.Choice(exports.KINDS), multiple=True,
+              help="Masks for other tools too, in --out/export; several times for several: stem (a folder of masks for each concept, "
+                   "named as the pictures, as trainers read them), soft (the same in 16 bits of grey), npz (raw maps), coco (run lengths).")
+@click.option("--min-presence", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="A concept that is less present has an empty mask in what is exported, and no annotation.")
 @options.out("batch-output")
 @options.as_json
-def command(folder: Path, model: models.Model, model_name: str, question: Question, out: Path, as_json: bool) -> None:
+def command(folder: Path, model: models.Model, model_name: str, question: Question, kinds: tuple[str, ...], min_presence: float,
+            out: Path, as_json: bool) -> None:
     """Look for concepts in every picture of FOLDER and its sub-folders.
 
     Each picture gets a folder of its name in --out, and one line of JSON in --out/results-N.jsonl, N being the
-    process. Killed and started again with the same words, it goes on where it stopped. A file that cannot be
-    read is reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
+    process. Killed and started again with the same words, it goes on where it stopped. A picture that fails is
+    reported, in its line and with exit code 1 at the end, and skipped. Start it with `accelerate launch`
     --multi_gpu (without a GPU too) for several processes, GPUs or machines that share the folders.
     """
     if out.resolve() == folder.resolve():
@@ -120,22 +128,28 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
             click.echo(f"'{sub}' holds results of another run and is left out.", err=True)
     if not files:
         raise ValueError(f"There is no picture in '{folder}'. Pictures end in {', '.join(sorted(pictures.SUFFIXES))}.")
+    names = [file.relative_to(folder).as_posix() for file in files]
+    exported = exports.Exports(out, kinds, names, question.look, min_presence)
     question.check(model)
     settings = {"command": "batch", "model": model_name} | asdict(question)
     with ExitStack() as claim:
         if state.is_main_process:
             settle(out, claim.enter_context(place.claimed(out, "batch")), settings)
+            exported.settle()
         state.wait_for_everyone()  # a process that ends with an error ends the others too
         results = Results(out, state.process_index, state.num_processes)
-        mine, broken = files[state.process_index::state.num_processes], 0
-        for file in tqdm(mine, desc="pictures", unit="picture", file=sys.stderr, disable=not state.is_local_main_process):
-            line = results.finish(file.relative_to(folder).as_posix(), model, question, file)
+        mine, broken = range(state.process_index, len(files), state.num_processes), 0
+        for number in tqdm(mine, desc="pictures", unit="picture", file=sys.stderr, disable=not state.is_local_main_process):
+            line = results.finish(names[number], model, question, files[number], exported)
             if "error" in line:
                 broken += 1
                 click.echo(line["error"], err=True)
             if as_json:
                 click.echo(json.dumps(line))
         state.wait_for_everyone()
+        if kinds and state.is_main_process:
+            told = {line["picture"]: line for file in out.glob("results-*.jsonl") for line in lines(file)}
+            exported.gather([told[name] for name in names])
     click.echo(f"{len(mine) - broken} pictures done, {broken} failed. Results: {out.resolve()}", err=True)
     if broken:
         click.get_current_context().exit(1)

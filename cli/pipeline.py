@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from packaging.version import Version
 from torch import Tensor
 
 from ..core.concepts import DEFAULT_CONTRAST
@@ -13,6 +15,7 @@ from ..core.recording import Recording
 from ..headless.capture import capture, transformer_of
 from ..headless.image import record_image
 
+DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"  # as diffusers calls it
 GUIDED_STEPS, FEW_STEPS = 28, 4  # FLUX.1-dev's and -schnell's own
 
 
@@ -27,7 +30,7 @@ class Pipeline:
 
     def __init__(self, name: str, device: torch.device):
         try:
-            pipe = DiffusionPipeline.from_pretrained(name, torch_dtype=torch.float32 if device.type == "cpu" else torch.bfloat16)
+            pipe = DiffusionPipeline.from_pretrained(name, **{DTYPE: torch.float32 if device.type == "cpu" else torch.bfloat16})
         except (OSError, ValueError) as error:
             raise ValueError(f"--model is '{name}', which diffusers cannot load: {error}\nGive tiny, a folder that holds a pipeline, "
                              "or a repository such as black-forest-labs/FLUX.1-schnell.") from error

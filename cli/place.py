@@ -76,10 +76,15 @@ def write_json(file: Path, content: dict) -> None:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    write_whole(file, text.encode("utf-8"))
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file, and its folder, so that it is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as opened:
-        opened.write(text)
+    with partial.open("wb") as opened:
+        opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())  # else a machine that loses power may leave an empty file under the new name
     os.replace(partial, file)

@@ -52,8 +52,7 @@ def write(folder: Path, image: Tensor, recording: Recording, title: str, told: d
     result = saliency(recording, look.layers, temperature=look.temperature)
     about |= {"recording": RECORDING, "contact_sheet": SHEET, "concepts": [
         {"concept": concept, "presence": round(float(presence), 4)} | {
-            kind: f"{kind}_{i + 1}_{re.sub(r'[^0-9a-z]+', '_', concept.lower()).strip('_') or 'concept'}.png"
-            for kind in ("heatmap", "overlay", "mask")}
+            kind: f"{kind}_{i + 1}_{slug(concept)}.png" for kind in ("heatmap", "overlay", "mask")}
         for i, (concept, presence) in enumerate(zip(result.concepts, result.presence[0]))]}
     rows = []
     for i, concept in enumerate(about["concepts"]):
@@ -72,6 +71,11 @@ def write(folder: Path, image: Tensor, recording: Recording, title: str, told: d
     save(render.sheet(rows, columns=4), folder / SHEET)
     write_json(folder / LINE, about)
     return about
+
+
+def slug(concept: str) -> str:
+    """A concept's name in a file's name."""
+    return re.sub(r"[^0-9a-z]+", "_", concept.lower()).strip("_") or "concept"
 
 
 def clear(folder: Path) -> None:

@@ -41,7 +41,7 @@ def parse_concepts(text: str) -> tuple[Concept, ...]:
             seen[phrase.casefold()] = "|".join(concept.phrases)
     if len(concepts) > MAX_CONCEPTS:
         raise ValueError(f"{len(concepts)} concepts were typed, but at most {MAX_CONCEPTS} can be recorded at once. "
-                         "Remove some, or use a second Concept Attention node for the rest.")
+                         "Remove some, and ask for the rest in a second run.")
     return concepts
 
 

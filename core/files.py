@@ -19,7 +19,7 @@ def read_safetensors(path: str | Path, kind: str, key: str, names: tuple[str, ..
             metadata = file.metadata() or {}
             if metadata.get("format") != kind:
                 raise ValueError(f"'{path}' has the format {metadata.get('format')!r}, expected {kind!r}. "
-                                 "Choose a file that this node pack saved.")
+                                 "Choose a file that Concept Saliency saved.")
             tensors = {name: file.get_tensor(name) for name in names}
         about = json.loads(metadata[key])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:

@@ -128,7 +128,7 @@ def refine(maps: Tensor, image: Tensor, token: float) -> Tensor:
 
     if tuple(image.shape[1:3]) != tuple(maps.shape[2:]) or len(image) not in (1, len(maps)):
         raise ValueError(f"'image' is {len(image)} picture(s) of {image.shape[2]} x {image.shape[1]} pixels, but the saliency is of "
-                         f"{len(maps)} of {maps.shape[3]} x {maps.shape[2]}. Connect the picture that the saliency was made from.")
+                         f"{len(maps)} of {maps.shape[3]} x {maps.shape[2]}. Give the picture that the saliency was made from.")
     height, width = maps.shape[2:]
     step = max(1, round(_REACH * token / _FINENESS))
     radius = step * max(1, round(_REACH * token / step))

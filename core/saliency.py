@@ -102,12 +102,12 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
     steps = [i for i, p in enumerate(recording.progress) if start <= p <= end]
     if not steps:
         seen = ", ".join(f"{p:.2f}" for p in recording.progress)
-        raise ValueError(f"No recorded step lies between start_percent {start:g} and end_percent {end:g}. "
+        raise ValueError(f"No recorded step lies between {start:g} and {end:g}, the start and the end that were asked for. "
                          f"Recorded steps began at: {seen}.")
     scores = recording.scores[steps][:, rows]
     if not torch.isfinite(scores).all():
         raise ValueError("The model's own numbers are not finite here: it has computed NaN, as when a picture comes out black in float16. "
-                         "Sample in bfloat16 or float32, or leave out the node that causes it.")
+                         "Sample in bfloat16 or float32, or leave out what causes it.")
     if temperature < 0:
         raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
     scores = scores / (temperature or defaults.temperature)

@@ -19,7 +19,7 @@ PROMPT, CONCEPTS = "a cat and a dog", "cat, dog"
 
 def main(model: str, out: Path, photo: str | None = None) -> None:
     on_gpu = torch.cuda.is_available()
-    pipe = FluxPipeline.from_pretrained(model, torch_dtype=torch.bfloat16 if on_gpu else torch.float32)
+    pipe = FluxPipeline.from_pretrained(model, dtype=torch.bfloat16 if on_gpu else torch.float32)  # torch_dtype before diffusers 0.40
     if on_gpu:
         pipe.enable_model_cpu_offload()
     out.mkdir(parents=True, exist_ok=True)

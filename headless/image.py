@@ -19,17 +19,22 @@ from .asking import asked
 from .capture import Capture, Enough, transformer_of
 from .runs import Seen
 
+Progress = Callable[[Sequence[int]], Iterable[int]]
 _ROUNDING = 0.01  # what half precision and an enlargement may add
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
 
 def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
-                      layers: str = "auto", temperature: float = 0.0, **how) -> Saliency:
+                      layers: str = "auto", temperature: float = 0.0, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
+                      prompt: str = "", noise_level: float = 0.5, samples: int = 1, seed: int = 0, token: str = "mean",
+                      guidance_scale: float = 3.5, megapixels: float = 1.0, progress: Progress = iter) -> Saliency:
     """Saliency maps of existing pictures.
 
     layers, temperature: see core.saliency.saliency. All other arguments, and what is raised: see record_image.
     """
-    return record_image(pipe, image, concepts, **how)["output"].saliency(layers, temperature=temperature)
+    recordings = record_image(pipe, image, concepts, contrast=contrast, prompt=prompt, noise_level=noise_level, samples=samples,
+                              seed=seed, token=token, guidance_scale=guidance_scale, megapixels=megapixels, progress=progress)
+    return recordings["output"].saliency(layers, temperature=temperature)
 
 
 @torch.no_grad()
@@ -37,7 +42,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
                  self_attention: bool = True, guidance_scale: float = 3.5, megapixels: float = 1.0,
-                 progress: Callable[[Sequence[int]], Iterable[int]] = iter) -> dict[str, Seen]:
+                 progress: Progress = iter) -> dict[str, Seen]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, which is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -74,8 +75,16 @@ class Recordings(Sequence[Seen]):
     def __len__(self) -> int:
         return len(self.runs)
 
-    def __getitem__(self, index: int) -> Seen:
-        """Raises IndexError beyond the last run, ValueError when nothing was recorded of a run."""
+    @overload
+    def __getitem__(self, index: int) -> Seen: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Recordings: ...
+
+    def __getitem__(self, index: int | slice) -> Seen | Recordings:
+        """One run's, or those of several. Raises IndexError beyond the last run, ValueError when nothing was recorded of a run."""
+        if isinstance(index, slice):
+            return Recordings(self.runs[index], self.space)
         found = self.runs[index].recorder.finish()
         if not found:
             raise ValueError(f"Nothing was recorded of run {index}: no step lay between start and end, or blocks were skipped "

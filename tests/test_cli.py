@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from concept_saliency import __version__
 from concept_saliency.cli import COMMANDS, batch, main, models, results, shell
 from concept_saliency.cli.image import Question
 from concept_saliency.core.recording import Recording
@@ -68,6 +69,7 @@ def test_the_list_of_commands():
     result = CliRunner().invoke(shell, ["--help"])
     assert result.exit_code == 0 and all(command in result.output for command in COMMANDS)
     assert CliRunner().invoke(shell, ["nonsense"]).exit_code == 2
+    assert CliRunner().invoke(shell, ["--version"]).output == f"concept-saliency, version {__version__}\n"
 
 
 def test_generate_and_inspect(run, tmp_path):
@@ -219,6 +221,7 @@ def test_two_processes_do_what_one_does(run, folder, tmp_path):
     assert told(tmp_path / "two") == told(tmp_path / "one") and files(tmp_path / "two") == before
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_a_pipeline_of_diffusers_from_a_folder(tmp_path, capsys):
     tiny_diffusers = pytest.importorskip("tiny_diffusers", reason="diffusers is not installed")
     pipe = tiny_diffusers.tiny()

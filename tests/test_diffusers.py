@@ -1,7 +1,11 @@
 """Capture on diffusers: the authors' numbers, pictures that stay the same, and which calls are recorded."""
 
+import inspect
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +14,11 @@ diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed"
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from concept_saliency.core.families import flux1  # noqa: E402
-from concept_saliency.core.recording import Recorder  # noqa: E402
+from concept_saliency.core.masks import mask  # noqa: E402
+from concept_saliency.core.recording import Recorder, Recording  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
 from concept_saliency.headless import capture as module  # noqa: E402
+from concept_saliency.headless.runs import Recordings  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers  # noqa: E402
 from tiny_diffusers import CONCEPTS, capture, check_same, draw, one_thread, tiny  # noqa: E402
 
@@ -111,6 +117,8 @@ def test_one_recording_for_every_run(pipe):
         draw(pipe, width=64)
         assert len(recordings) == 5
     assert [len(r.sigmas) for r in recordings] == [1, 1, 1, 3, 3]
+    some = recordings.in_space("cross-attention")[1:4]
+    assert isinstance(some, Recordings) and [len(r.sigmas) for r in some] == [1, 1, 3] and some.latest.space == "cross-attention"
     assert torch.equal(recordings[0].scores, recordings[1].scores) and not torch.equal(recordings[0].scores, recordings[2].scores)
     crossed = recordings.in_space("cross-attention").latest
     assert crossed.space == "cross-attention" and crossed.scores.shape == recordings.latest.scores.shape
@@ -167,6 +175,36 @@ def test_memory_is_bounded(pipe, monkeypatch):
     with pytest.warns(UserWarning, match="one step in 2 is recorded"), capture(pipe, "cat") as recordings:
         draw(pipe, num_inference_steps=8)
     assert len(recordings.latest.sigmas) == 4
+
+
+def test_what_goes_wrong_is_said_in_a_caller_s_words(pipe):
+    """Nobody who writes Python has nodes to connect."""
+    said = []
+    with capture(pipe, CONCEPTS) as recordings:
+        draw(pipe)
+    recording = recordings.latest
+    broken = replace(recording, scores=recording.scores * torch.nan)
+    for fails in (lambda: capture(pipe, [f"cat {i}" for i in range(40)]).__enter__(), lambda: recording.saliency(start=0.9, end=0.95),
+                  broken.saliency, lambda: mask(recording.saliency(), image=torch.zeros(1, 8, 8, 3)), lambda: recording.saliency("99"),
+                  lambda: Recording.load(__file__), lambda: mask(recording.saliency(), "moon")):
+        with pytest.raises(ValueError) as error:
+            fails()
+        said.append(str(error.value))
+    assert not [text for text in said if re.search(r"\bnodes?\b|[Cc]onnect|_percent", text)], said
+
+
+def test_what_python_callers_import():
+    import concept_saliency
+
+    assert set(concept_saliency.__all__) == {"__version__", "capture", "saliency_of_image"}
+    pyproject = (Path(concept_saliency.__file__).parent / "pyproject.toml").read_text()
+    assert f'\nversion = "{concept_saliency.__version__}"' in pyproject
+    citation = (Path(concept_saliency.__file__).parent / "CITATION.cff").read_text()
+    assert f"\nversion: {concept_saliency.__version__}\n" in citation
+    assert (Path(concept_saliency.__file__).parent / "py.typed").is_file()
+    for function in (concept_saliency.capture, concept_saliency.saliency_of_image):
+        kinds = inspect.signature(function)
+        assert all(p.annotation is not p.empty and p.kind is not p.VAR_KEYWORD for p in kinds.parameters.values())
 
 
 def test_the_package_alone_imports_nothing_heavy():

@@ -122,7 +122,7 @@ def test_a_file_with_nan_and_a_file_of_another_kind(tmp_path, monkeypatch):
     one.maps[0, 0, 0, 0] = float("nan")  # as a damaged file may hold
     one.save(tmp_path / "nan.safetensors")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for name, message in (("nan.safetensors", "not finite"), ("other.safetensors", "Choose a file that this node pack saved")):
+    for name, message in (("nan.safetensors", "not finite"), ("other.safetensors", "Choose a file that Concept Saliency saved")):
         with pytest.raises(ValueError, match=message):
             ConceptSaliencyLoad.execute(name)
 
