@@ -12,7 +12,7 @@ from typing import Callable, Iterable
 import click
 
 from ..core.recording import SPACES
-from . import datasets, evaluate_steps, evaluate_things, models, options
+from . import datasets, evaluate_steps, models, options
 from .evaluate_steps import Figures
 from .measure import Setting
 from .page import write_page
@@ -48,8 +48,6 @@ HEAD = ["| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|--
 @options.model
 @click.option("--weights", type=options.EXISTING_FOLDER, help="Folder of other weights of the tiny model than the bundled ones.")
 @click.option("--contrast", help="Rivals of the target.  [default: the paper's]")
-@click.option("--drawings", type=click.IntRange(0), default=200, show_default=True,
-              help="Pictures that the tiny model draws and a recogniser reads; 0: none.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the settings and figures as JSON too.")
 @click.option("--page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png",
@@ -57,7 +55,7 @@ HEAD = ["| space | layers | noise | temperature | accuracy | mIoU | mAP |", "|--
 @click.option("--page-pictures", type=click.IntRange(1, 100), default=8, show_default=True, help="How many pictures are on it.")
 def command(name: str, path: Path | None, split: str, class_names: Path | None, scenes: int | None, tune: int | None, seed: int,
             samples: int, stored: Path | None, resume: Path | None, model_name: str, weights: Path | None, contrast: str | None,
-            drawings: int, json_file: Path | None, page: Path | None, page_pictures: int) -> None:
+            json_file: Path | None, page: Path | None, page_pictures: int) -> None:
     """Measure output space and cross-attention, each per layer and noise level, with and without self-attention among concepts.
 
     \b
@@ -118,9 +116,6 @@ def command(name: str, path: Path | None, split: str, class_names: Path | None, 
         if title == chosen and name in PUBLISHED:
             click.echo(PUBLISHED[name])
     click.echo("\n" + verdict(*(reported[best[space]] for space in SPACES)))
-    if tiny:
-        own = model.noise_level, "auto", 0.0
-        click.echo("\n".join(evaluate_things.report(model.flux, data.seeds[:tune], seeds, drawings, HELD_OUT, own)))
     if json_file:
         json_file.write_text(json.dumps({
             "best": {space: dict(zip(Setting._fields, best[space])) for space in SPACES},

@@ -1,27 +1,38 @@
-"""The second half of the evaluation on the tiny world, thing by thing: drawings, masks as an artist gets them, presence."""
+"""What an artist gets of the tiny Flux, thing by thing: python -m concept_saliency.cli.evaluate_things
+
+Masks, maps and presence on held-out scenes, output space and cross-attention on the same terms, beside the paper's pooled
+figures; how many drawings show exactly what was asked for, as a recogniser reads them (demo/recogniser.py); the masks on those
+drawings. The settings of both spaces are chosen on scenes of their own.
+"""
 
 from __future__ import annotations
 
 import itertools
 import sys
 from collections import defaultdict
-from typing import Iterable, NamedTuple, Sequence
+from pathlib import Path
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
+import click
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from tqdm import tqdm
 
-from ..core import masks
+from ..core import masks, render
 from ..core.metrics import boundary_iou, iou
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.codec import decode, encode
-from ..demo.pipeline import TinyFlux
+from ..demo.pipeline import WEIGHTS, TinyFlux
 from ..demo.recogniser import CLASSES, Recogniser, is_whole, load_recogniser, read, things_in
-from ..demo.world import GROUNDS, THINGS, make_scene, prompt_of
-from .measure import Setting
+from ..demo.world import CONTRAST, GROUNDS, THINGS, make_scene, prompt_of
+from . import options
+from .datasets import TinyWorld
+from .evaluate import HELD_OUT
+from .measure import Setting, measure
+from .models import Tiny
 
 # method, refined with the picture; the default first, the paper's last
 MASKS = (("auto", True), ("auto", False), ("argmax", True), ("otsu", True), ("mean", False))
@@ -180,22 +191,56 @@ def as_pictures(drawings: Iterable[Drawing]) -> list[Picture]:
             for i, d in enumerate(drawings)]
 
 
-def report(model: TinyFlux, tune: Sequence[int], seeds: Sequence[int], count: int, first: int, own: tuple) -> list[str]:
-    """All tables, as lines of markdown. tune, seeds: scenes to choose settings on and to report on. count, first: drawings and
-    the first of their seeds. own: the settings (noise level, layers, temperature) where there is nothing to choose on."""
-    best = chosen_by_masks(model, tune) if tune else {space: Setting(own[0], space, *own[1:]) for space in SPACES}
-    scenes = [scene(seed) for seed in seeds]
-    nearest, bilinear = grid_ceilings(scenes)
-    lines = ["", "## Thing by thing: the things of a scene asked for together, against every ground", "",
-             *thing_table(thing_figures(model, scenes, best.values()), best.values()), "",
-             f"Ceiling of the token grid: IoU {nearest:.4f} nearest, {bilinear:.4f} bilinear.", "",
-             "Presence of the things that are there against those that are not, with the stored settings: AUROC "
-             f"{presence_auroc(model, seeds):.4f}."]
-    if count:
-        recogniser = load_recogniser()
-        drawings = draw(model, recogniser, count, first)
-        lines += ["", f"## Drawings: {count} prompts, seeds {first} to {first + count - 1}", "",
-                  *drawing_table({"drawn": drawings, "held-out scenes": scenes_as_drawings(model, recogniser, seeds)}), "",
-                  "### Maps of the drawings; what the recogniser reads is the truth", "",
-                  *thing_table(thing_figures(model, as_pictures(drawings), best.values()), best.values())]
+def pooled_table(model: TinyFlux, seeds: range, settings: Iterable[Setting]) -> list[str]:
+    """The paper's figures with these settings: one target at a time, the paper's rivals or every ground."""
+    lines = ["| space | rivals | accuracy | mIoU | mAP |", "|---" * 5 + "|"]
+    data = TinyWorld(seeds)
+    for name, rivals in (("the paper's", data.contrast), ("every ground", CONTRAST)):
+        for s, m in measure(Tiny(model), data, range(len(seeds)), settings, rivals).items():
+            lines.append(f"| {s.space} | {name} | {m.pixel_accuracy:.4f} | {m.mean_iou:.4f} | {m.mean_average_precision:.4f} |")
     return lines
+
+
+def write_sheet(drawings: Sequence[Drawing], file: Path) -> None:
+    """The first 24 drawings, under their prompts, at half their size."""
+    tiles = [render.label(d.picture[0].movedim(0, -1), d.prompt) for d in drawings[:24]]
+    whole = render.to_pil(render.sheet(tiles, columns=6))
+    whole.reduce(2).save(file)
+
+
+def report(model: TinyFlux, scenes: int, tune: int, count: int, sheet: Path | None) -> Iterator[str]:
+    """All tables, as lines of markdown."""
+    best = chosen_by_masks(model, range(HELD_OUT, HELD_OUT + tune))
+    seeds = range(HELD_OUT + tune, HELD_OUT + tune + scenes)
+    pictures = [scene(seed) for seed in seeds]
+    yield f"## {scenes} held-out scenes, seeds {seeds[0]} to {seeds[-1]}; settings chosen on the {tune} before them"
+    yield from ("", "The things of a scene asked for together, against every ground; means and medians over things.", "")
+    yield from thing_table(thing_figures(model, pictures, best.values()), best.values())
+    nearest, bilinear = grid_ceilings(pictures)
+    yield from ("", f"Ceiling of the token grid: IoU {nearest:.4f} nearest, {bilinear:.4f} bilinear.")
+    yield from ("", "Presence of the things that are there against those that are not, with the model's own settings: AUROC "
+                f"{presence_auroc(model, seeds):.4f}.", "", "The same settings by the paper's protocol, thresholds and metrics:", "")
+    yield from pooled_table(model, seeds, best.values())
+    recogniser = load_recogniser()
+    drawings = draw(model, recogniser, count, HELD_OUT)
+    if sheet:
+        write_sheet(drawings, sheet)
+    yield from ("", f"## {count} drawings, none chosen, seeds {HELD_OUT} to {HELD_OUT + count - 1}", "")
+    yield from drawing_table({"drawn": drawings, "held-out scenes": scenes_as_drawings(model, recogniser, seeds)})
+    yield from ("", "Masks of the drawings, with what the recogniser reads as the truth:", "")
+    yield from thing_table(thing_figures(model, as_pictures(drawings), best.values()), best.values())
+
+
+@click.command(help=__doc__)
+@click.option("--weights", type=options.EXISTING_FOLDER, default=WEIGHTS, help="Folder of other weights of the tiny model.")
+@click.option("--scenes", type=click.IntRange(1), default=200, show_default=True, help="Scenes to report on.")
+@click.option("--tune", type=click.IntRange(1), default=60, show_default=True, help="Other scenes, to choose settings on.")
+@click.option("--drawings", type=click.IntRange(3), default=200, show_default=True, help="Drawings of one, two and three things in turn.")
+@click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the first 24 drawings too.")
+def command(weights: Path, scenes: int, tune: int, drawings: int, sheet: Path | None) -> None:
+    for line in report(TinyFlux(weights), scenes, tune, drawings, sheet):
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    command()

@@ -77,9 +77,23 @@ def test_evaluate_prints_its_table_and_writes_json(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(evaluate, "NOISE_LEVELS", (0.3,))
     monkeypatch.setattr(evaluate, "TEMPERATURES", {space: (1.0,) for space in evaluate.SPACES})
-    assert main(["evaluate", "--scenes", "2", "--tune", "1", "--drawings", "2", "--json", str(tmp_path / "figures.json")]) == 0
+    assert main(["evaluate", "--scenes", "2", "--tune", "1", "--json", str(tmp_path / "figures.json")]) == 0
     printed = capsys.readouterr().out
-    assert "mIoU" in printed and "Output space is" in printed and "AUROC" in printed and "Without self-attention" in printed
+    assert "mIoU" in printed and "Output space is" in printed and "Without self-attention" in printed
     written = json.loads((tmp_path / "figures.json").read_text())
     assert set(written["best"]) == {"output", "cross-attention"}
     assert sum(key.endswith(" without-self-attention") for key in written["figures"]) == 2
+
+
+def test_evaluation_thing_by_thing_prints_every_table(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+    from concept_saliency.cli import evaluate_things
+
+    monkeypatch.setattr(evaluate_things, "TUNING", {"noise": (0.3,), "layers": ("0-2",), "temperature": (3.0,)})
+    sheet = tmp_path / "sheet.png"
+    done = CliRunner().invoke(evaluate_things.command, ["--scenes", "2", "--tune", "1", "--drawings", "3", "--sheet", str(sheet)])
+    assert done.exit_code == 0, done.output
+    for words in ("AUROC", "bilinear", "every ground", "| drawn | 3 | 1 |", "| held-out scenes |"):
+        assert words in done.output
+    assert done.output.count("| output | 0-2 | 0.3 | 3 | auto, refined |") == 2, "scenes and drawings"
+    assert Image.open(sheet).width > 3 * 128
