@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from ..core.concepts import DEFAULT_CONTRAST, Asked
 from ..core.families import flux1_diffusers as family
 from ..core.recording import Recorder
+from . import compiled
 from .asking import Encode, asked
 from .look import Look
 from .runs import Recordings, Run
@@ -42,7 +43,8 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
     a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
     "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
     start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory. Calls from
-    several threads are runs of their own, in the order in which they began.
+    several threads are runs of their own, in the order in which they began. A compiled transformer is looked into in a
+    pass of its own before each call that is recorded, which takes the time of one up to its last double-stream block.
 
     Raises ValueError for a model that cannot be looked into, and for concepts that cannot be used.
     """
@@ -53,7 +55,8 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
     if not 0 <= start <= end <= 1:
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
     words = asked(model if encode is None else encode, concepts, contrast, token, cross_attention)
-    watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end))
+    watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
+                    called=getattr(model, "transformer", model))
     try:
         watch.attach()
         yield watch.recordings
@@ -63,8 +66,7 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
 
 def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DModel:
     """The transformer of a pipeline. Raises ValueError, naming what was found, for one that cannot be looked into."""
-    transformer = getattr(model, "transformer", model)
-    refuse_compiled(transformer)
+    transformer = compiled.original(getattr(model, "transformer", model))
     found = f"This is a {type(transformer).__name__}"
     if not isinstance(transformer, FluxTransformer2DModel) or not all(
             isinstance(getattr(block, "attn", None), FluxAttention) for block in transformer.transformer_blocks):
@@ -76,17 +78,6 @@ def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DMod
     return transformer
 
 
-def refuse_compiled(transformer) -> None:
-    """Raise ValueError for a transformer that torch.compile has compiled, as a whole or in parts.
-
-    Compiled code keeps the hooks that it was compiled with: it would see nothing, or look on for ever.
-    """
-    if isinstance(transformer, nn.Module) and any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
-                                                  for part in transformer.modules()):
-        raise ValueError(f"This {type(transformer).__name__} is compiled by torch.compile, which leaves nothing to look at. "
-                         "Capture from a transformer that is not compiled.")
-
-
 class Enough(Exception):
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
@@ -95,14 +86,18 @@ class Capture:
     """The watch on one transformer, which may be called from several threads at once; each has runs of its own.
 
     scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
+    called: what the pipeline calls, where that is not the transformer itself but a compiled one.
     """
 
     def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None,
-                 window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None):
+                 window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None):
+        self.outer = transformer if called is None else called
+        self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
+        self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
         self.transformer, self.asked, self.scheduler = transformer, asked, scheduler
         self.window, self.image_size = window, image_size
         self.recordings = Recordings()
-        self.handles: list[RemovableHandle] = []
+        self.handles: list[RemovableHandle | compiled.CallsOf] = []
         self.looks: dict[int, Look] = {}  # by thread, at the call that goes on
         self.runs: dict[int, Run] = {}  # by thread, the last
         self.warned: set[tuple[Run, str]] = set()
@@ -110,6 +105,9 @@ class Capture:
 
     def attach(self) -> None:
         self.attached = True
+        if self.whole and self.image_size is None:
+            self.handles.append(compiled.CallsOf(self.outer, self.before))
+            return
         self.handles += [self.transformer.register_forward_pre_hook(self.before, with_kwargs=True),
                          self.transformer.register_forward_hook(self.after, always_call=True)]
 
@@ -129,9 +127,13 @@ class Capture:
 
         What looks into the blocks is put on for each call, so that LoRAs may be changed and projections fused between two.
         """
+        if threading.get_ident() in self.apart:
+            return
         self._end_look()
-        refuse_compiled(transformer)
-        given = _FORWARD.bind(transformer, *args, **kwargs).arguments
+        if self.image_size is None and not self.whole and compiled.as_a_whole(self.transformer):
+            raise ValueError(f"This {type(self.transformer).__name__} was compiled by torch.compile while it was captured, which leaves "
+                             "nothing to look at. Compile it before.")
+        given = _FORWARD.bind(self.transformer, *args, **kwargs).arguments
         tokens, grid = given["hidden_states"], family.grid(given["img_ids"])
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
@@ -143,12 +145,39 @@ class Capture:
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    self.looks[threading.get_ident()] = Look(transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
+                    self.looks[threading.get_ident()] = Look(self.transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
+            if self.image_size is None and threading.get_ident() in self.looks and compiled.anywhere(self.outer):
+                self._look_apart(args, kwargs)
 
+    @torch.no_grad()
+    def _look_apart(self, args: tuple, kwargs: dict) -> None:
+        """The call that is about to be made of compiled code, made without it beforehand. Raises ValueError for a step cache, which
+        would take it for one of its own."""
+        if getattr(self.transformer, "is_cache_enabled", False):
+            raise ValueError(f"This {type(self.transformer).__name__} is compiled by torch.compile and has a step cache, and cannot be "
+                             "looked into with both. Switch the cache off with disable_cache(), or capture from one that is not compiled.")
+        thread = threading.get_ident()
+        self.apart[thread] = not kwargs.get("joint_attention_kwargs")  # a LoRA's scale is taken back at the end of the pass
+        look = self.looks[thread]
+        try:
+            with compiled.eagerly(self.outer):
+                self.transformer(*args, **kwargs)
+        except Enough:
+            pass
+        finally:
+            del self.apart[thread]
+            self._end_look()
+        self._tell_end(look)
+
+    @torch.compiler.disable
     def after(self, transformer: nn.Module, args: tuple, output) -> None:
         """The transformer has ended, well or with an exception; then there is no output."""
         look = self._end_look()
-        if look is not None and output is not None and not look.complete:
+        if output is not None:
+            self._tell_end(look)
+
+    def _tell_end(self, look: Look | None) -> None:
+        if look is not None and not look.complete:
             self._warn(self.runs[threading.get_ident()], "Steps in which a cache skips blocks of the model, or an attention processor "
                                                          "does without the attention's own layers, are not recorded.")
 
@@ -157,7 +186,7 @@ class Capture:
         run.recorder.add(level, scores)
         for note in run.recorder.notes:
             self._warn(run, note)
-        if self.image_size is not None:
+        if self.image_size is not None or self.apart.get(threading.get_ident()):
             raise Enough
 
     def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:

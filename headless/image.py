@@ -15,6 +15,7 @@ from ..core import pictures
 from ..core.concepts import DEFAULT_CONTRAST, Asked
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
+from . import compiled
 from .asking import asked
 from .capture import Capture, Enough, transformer_of
 from .runs import Seen
@@ -90,7 +91,8 @@ def one_pass(transformer, asked: Asked, image_size: tuple[int, int], call: dict[
     handles = [block.register_forward_pre_hook(tick) for block in transformer.transformer_blocks]
     try:
         watch.attach()
-        transformer(**call)
+        with compiled.eagerly(transformer):  # too little is run to be worth compiling
+            transformer(**call)
     except Enough:
         pass
     finally:

@@ -10,7 +10,9 @@ import torch
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from concept_saliency.headless.image import record_image  # noqa: E402
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor  # noqa: E402
+from torch._dynamo.utils import counters  # noqa: E402
 from tiny_diffusers import CONCEPTS, capture, check_same, draw, hooks, one_thread, tiny  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
@@ -261,22 +263,77 @@ def test_threads_on_one_transformer(pipe):
     assert hooks(pipe.transformer) == 0
 
 
-@pytest.mark.parametrize("compiled", [
-    lambda t: torch.compile(t, backend="eager"),
-    lambda t: t.compile(backend="eager") or t,
-    lambda t: t.compile_repeated_blocks(backend="eager") or t,
-])
-def test_compiled_transformers_are_refused(pipe, compiled):
-    pipe.transformer = compiled(pipe.transformer)
-    with pytest.raises(ValueError, match="is compiled by torch.compile"), capture(pipe, CONCEPTS):
-        pass
+COMPILED = {"wrapped": lambda t, how: torch.compile(t, **how), "in place": lambda t, how: t.compile(**how) or t,
+            "block by block": lambda t, how: t.compile_repeated_blocks(**how) or t}
+
+
+@pytest.fixture
+def fresh():
+    """No compiled code of another test."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures(fresh.__name__)
+@pytest.mark.parametrize("form, backend", [*((form, "eager") for form in COMPILED), ("block by block", "aot_eager")])
+def test_compiled_transformers(pipe, form, backend):
+    """The compiled code draws, before, within and after, and is never compiled again for us; what is seen is what is seen without it."""
+    seen, count, how = recorded(pipe), counters["stats"], {"joint_attention_kwargs": {"scale": 1.0}}
+    pipe.transformer = COMPILED[form](pipe.transformer, {"backend": backend})
+    plain = draw(pipe)
+    compiled_so_far = count["unique_graphs"]
+    with capture(pipe, CONCEPTS) as recordings:
+        assert torch.equal(draw(pipe), plain)
+        assert hooks(pipe.transformer) == (0 if form == "in place" else 1 if form == "wrapped" else 2)
+    assert hooks(pipe.transformer) == 0 and torch.equal(draw(pipe), plain)
+    torch.testing.assert_close(recordings.latest.scores, seen, rtol=1e-4, atol=1e-4)
+    assert count["unique_graphs"] == compiled_so_far > 0
+    with capture(pipe, CONCEPTS) as recordings:
+        draw(pipe, **how)
+    torch.testing.assert_close(recordings.latest.scores, seen, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match="on purpose"), capture(pipe, CONCEPTS):
+        draw(pipe, callback_on_step_end=fail)
+    assert hooks(pipe.transformer) == 0 and torch.equal(draw(pipe), plain)
+
+
+def fail(*args, **kwargs):
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.usefixtures(fresh.__name__)
+@pytest.mark.parametrize("form", COMPILED)
+def test_a_picture_that_exists_and_a_compiled_transformer(pipe, form):
+    plain = record_image(pipe, PICTURE, CONCEPTS)["output"].scores
+    pipe.transformer = COMPILED[form](pipe.transformer, {"backend": "eager"})
+    picture = draw(pipe)
+    compiled_so_far = counters["stats"]["unique_graphs"]
+    assert torch.equal(record_image(pipe, PICTURE, CONCEPTS)["output"].scores, plain)
+    assert torch.equal(draw(pipe), picture) and counters["stats"]["unique_graphs"] == compiled_so_far
     assert hooks(pipe.transformer) == 0
 
 
-@pytest.mark.parametrize("part", ["compile", "compile_repeated_blocks"])
-def test_a_transformer_that_is_compiled_while_it_is_captured_is_refused_too(pipe, part):
-    with pytest.raises(ValueError, match="is compiled by torch.compile"), capture(pipe, CONCEPTS):
-        getattr(pipe.transformer, part)(backend="eager")
+@pytest.mark.usefixtures(fresh.__name__)
+def test_code_that_inductor_made_draws_the_same_picture(pipe):
+    seen = recorded(pipe, num_inference_steps=1)
+    pipe.transformer.compile_repeated_blocks(fullgraph=True)
+    plain = draw(pipe)
+    with capture(pipe, CONCEPTS) as recordings:
+        assert torch.equal(draw(pipe), plain)
+    assert torch.equal(draw(pipe), plain)
+    torch.testing.assert_close(recordings.latest.scores[:1], seen, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures(fresh.__name__)
+def test_what_cannot_be_seen_beside_compiled_code_is_refused(pipe):
+    with pytest.raises(ValueError, match="compiled by torch.compile while it was captured"), capture(pipe, CONCEPTS):
+        pipe.transformer.compile(backend="eager")
+        draw(pipe)
+    assert hooks(pipe.transformer) == 0
+    pipe = tiny()
+    pipe.transformer.compile_repeated_blocks(backend="eager")
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=1e6))
+    with pytest.raises(ValueError, match="and has a step cache"), capture(pipe, CONCEPTS):
         draw(pipe)
     assert hooks(pipe.transformer) == 0
 
