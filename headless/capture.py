@@ -20,8 +20,8 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core.concepts import DEFAULT_CONTRAST, Asked
-from ..core.families import flux1_diffusers as family
+from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
+from ..core.families.flux1 import diffusers as family
 from ..core.recording import Recorder
 from .asking import Encode, asked
 from .look import Look
@@ -97,7 +97,7 @@ class Capture:
     scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None,
+    def __init__(self, transformer: FluxTransformer2DModel, asked: ConceptInputs, scheduler=None,
                  window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None):
         self.transformer, self.asked, self.scheduler = transformer, asked, scheduler
         self.window, self.image_size = window, image_size
