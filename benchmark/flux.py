@@ -27,8 +27,9 @@ import comfy.supported_models  # noqa: E402
 spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)])
 sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["concept_saliency"])
+from concept_saliency.core.concepts import ConceptInputs  # noqa: E402
+from concept_saliency.core.families.flux1 import bfl  # noqa: E402
 from concept_saliency.nodes import host  # noqa: E402
-from concept_saliency.core.concepts import Asked  # noqa: E402
 from concept_saliency.nodes.runs import ConceptRuns  # noqa: E402
 
 WIDTH, HEADS, TEXT = 3072, 24, 256
@@ -58,7 +59,7 @@ def capture(model, concepts: int, window=(0.0, 1.0)):
     names = tuple(f"concept {i}" for i in range(concepts))
     vectors = torch.randn(1, concepts + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
     runs = ConceptRuns()
-    return host.patch(model, host.flux1, Asked(names, CONTRAST, vectors, False), window, runs), runs
+    return host.patch(model, bfl, ConceptInputs(names, CONTRAST, vectors, False), window, runs), runs
 
 
 def side(tokens: int) -> int:
@@ -83,8 +84,8 @@ def sample(model, tokens: int, steps: int = 1) -> torch.Tensor:
 def look_at_picture(model, tokens: int) -> None:
     """One pass of Concept Attention (Image)."""
     vectors = torch.randn(1, 11 + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
-    asked = Asked(tuple(f"concept {i}" for i in range(11)), CONTRAST, vectors, False)
+    inputs = ConceptInputs(tuple(f"concept {i}" for i in range(11)), CONTRAST, vectors, False)
     latent = torch.randn(1, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
-    host.record_image(model, host.flux1, asked, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
+    host.record_image(model, bfl, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

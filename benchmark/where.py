@@ -7,7 +7,7 @@ import time
 
 import flux
 import torch
-from concept_saliency.core.families import flux1
+from concept_saliency.core.families.flux1 import bfl
 from concept_saliency.core.stream import ConceptStream
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
@@ -34,7 +34,7 @@ def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, floa
     q, k = (torch.randn(1, heads, n, width // heads, **kind) for n in (concepts, tokens))
     both, out, rows = torch.cat((q, k), dim=2), torch.randn(1, tokens, width, **kind), torch.randn(1, concepts, width, **kind)
     vectors, one = torch.randn(1, concepts, 4096, **kind), torch.ones(1, device=flux.DEVICE)
-    stream = ConceptStream(flux1, transformer, vectors, one, one)
+    stream = ConceptStream(bfl, transformer, vectors, one, one)
     stream.depth, states = 2, stream.states
 
     def look():
@@ -43,7 +43,7 @@ def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, floa
         stream.watch(block, k, k, out, None)
 
     def weights():
-        block.txt_mod.lin(stream.vec)
+        block.txt_mod.lin(stream.modulation)
         block.txt_attn.qkv(rows)
         block.txt_attn.proj(rows)
         block.txt_mlp(rows)

@@ -103,7 +103,7 @@ def rows_of(concepts: str, names: Sequence[str]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ConceptInputs:
     """What is recorded: names of the concepts and of their rivals, and one text vector for each, concepts first, 1 x C x D.
 
     cross_attention: that space too. self_attention: see core.stream.attend.
@@ -115,14 +115,14 @@ class Asked:
     cross_attention: bool = False
     self_attention: bool = True
 
-
-def ask(concepts: str, contrast: str, encode: Callable[[str], Tensor], token: str = "mean", cross_attention: bool = False,
-        self_attention: bool = True) -> Asked:
-    """Parse and encode; see parse_concepts, parse_contrast and concept_vectors, also for what is raised."""
-    wanted = parse_concepts(concepts)
-    rivals = parse_contrast(contrast, wanted)
-    vectors = concept_vectors([*wanted, *rivals], encode, token)
-    return Asked(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
+    @classmethod
+    def encoded(cls, concepts: str, contrast: str, encode: Callable[[str], Tensor], token: str = "mean", cross_attention: bool = False,
+                self_attention: bool = True) -> ConceptInputs:
+        """Parse and encode; see parse_concepts, parse_contrast and concept_vectors, also for what is raised."""
+        wanted = parse_concepts(concepts)
+        rivals = parse_contrast(contrast, wanted)
+        vectors = concept_vectors([*wanted, *rivals], encode, token)
+        return cls(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
 
 
 def _split(text: str) -> tuple[Concept, ...]:

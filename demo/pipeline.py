@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..core.concepts import ask
-from ..core.families import Defaults, flux1
+from ..core.concepts import ConceptInputs
+from ..core.families import Defaults
+from ..core.families.flux1 import bfl
 from ..core.recording import Recorder, Recording
 from ..core.stream import ConceptStream
 from .codec import decode, encode, load_codec
@@ -52,12 +53,12 @@ class TinyFlux:
         return self.text(pad([tokens]))[0, :len(tokens)]
 
     def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str):
-        asked = ask(concepts, contrast, self.encode_phrase, token)
-        recorder = Recorder(asked.concepts, asked.contrast, flux1.NAME, self.defaults, schedule, len(self.flux.double_blocks), image_size)
-        return asked.vectors, recorder
+        inputs = ConceptInputs.encoded(concepts, contrast, self.encode_phrase, token)
+        recorder = Recorder(inputs.concepts, inputs.contrast, bfl.NAME, self.defaults, schedule, len(self.flux.double_blocks), image_size)
+        return inputs.vectors, recorder
 
     def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True) -> Tensor:
-        stream = ConceptStream(flux1, self.flux, vectors, t, None, cross_attention, self_attention)
+        stream = ConceptStream(bfl, self.flux, vectors, t, None, cross_attention, self_attention)
         velocity = self.flux(img, txt, t, grid, watch=stream.watch)
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity

@@ -8,13 +8,13 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ..core.concepts import Asked, ask
+from ..core.concepts import ConceptInputs
 
 Encode = Callable[[str], Tensor]
 
 
 def asked(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
-          cross_attention: bool, self_attention: bool = True) -> Asked:
+          cross_attention: bool, self_attention: bool = True) -> ConceptInputs:
     """Parse and encode. self_attention: see core.stream.attend. Raises ValueError for concepts or an encoder that cannot be used."""
     if isinstance(encode, DiffusionPipeline):
         encode = phrase_encoder(encode)
@@ -22,7 +22,7 @@ def asked(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], con
         raise ValueError(f"encode is {encode!r}, expected a Flux pipeline, or a function that turns a phrase into its tokens' "
                          "vectors T x D. Give encode=pipe.")
     with torch.no_grad():
-        return ask(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention)
+        return ConceptInputs.encoded(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention)
 
 
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:

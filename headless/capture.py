@@ -20,8 +20,8 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core.concepts import DEFAULT_CONTRAST, Asked
-from ..core.families import flux1_diffusers as family
+from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
+from ..core.families.flux1 import diffusers as family
 from ..core.recording import Recorder
 from . import compiled
 from .asking import Encode, asked
@@ -89,7 +89,7 @@ class Capture:
     called: what the pipeline calls, where that is not the transformer itself but a compiled one.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, asked: Asked, scheduler=None,
+    def __init__(self, transformer: FluxTransformer2DModel, asked: ConceptInputs, scheduler=None,
                  window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None):
         self.outer = transformer if called is None else called
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself

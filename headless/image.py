@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from ..core import pictures
-from ..core.concepts import DEFAULT_CONTRAST, Asked
+from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
 from . import compiled
@@ -82,7 +82,8 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     return {space: joined([recordings[space] for recordings in found]).at_size(given.shape[-2:]) for space in found[0]}
 
 
-def one_pass(transformer, asked: Asked, image_size: tuple[int, int], call: dict[str, Tensor], ticks: Iterator[int]) -> dict[str, Seen]:
+def one_pass(transformer, asked: ConceptInputs, image_size: tuple[int, int], call: dict[str, Tensor],
+             ticks: Iterator[int]) -> dict[str, Seen]:
     """One call of the transformer with the arguments `call`, up to its last double-stream block; `ticks` advances with each."""
     def tick(block, args) -> None:
         next(ticks, None)

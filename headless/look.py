@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..core.concepts import Asked
-from ..core.families import flux1_diffusers as family
+from ..core.concepts import ConceptInputs
+from ..core.families.flux1 import diffusers as family
 from ..core.stream import ConceptStream, rotate
 
 
@@ -23,7 +23,7 @@ class Look:
     space: L x B x C x N.
     """
 
-    def __init__(self, transformer: nn.Module, asked: Asked, timesteps: Tensor, guidance: Tensor | None, own: int,
+    def __init__(self, transformer: nn.Module, asked: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
                  done: Callable[[dict[str, Tensor]], None]):
         self.transformer, self.asked, self.own, self.done = transformer, asked, own, done
         self.timesteps, self.guidance = timesteps, guidance

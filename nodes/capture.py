@@ -1,9 +1,9 @@
 """Looking on while ComfyUI samples: everything of this pack that is put on a model, and taken off again.
 
 A sampling run passes through three wrappers: OUTER_SAMPLE begins and ends a recording, APPLY_MODEL decides
-which rows of a call are looked at, DIFFUSION_MODEL puts a watch on every double-stream block. The last one
+which rows of a call are looked at, DIFFUSION_MODEL puts a watch on every block that the model's family names. The last one
 may be compiled together with the model, so it decides nothing.
-Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py, comfy/ldm/flux/model.py.
+Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py; the families' own: core/families.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..core.concepts import ConceptInputs
 from ..core.families import Defaults
 from ..core.recording import Recorder
 from ..core.stream import ConceptStream
@@ -26,8 +27,8 @@ from .runs import ConceptRuns, Fingerprint, Run
 KEY = "concept_saliency"
 
 
-class Enough(Exception):
-    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
+class EarlyExit(Exception):
+    """All that is recorded has been seen; the rest of the forward pass is not needed."""
 
 
 @dataclass
@@ -37,13 +38,15 @@ class Call:
     rows: slice | list[int]
     sigma: float
     transformer: torch.nn.Module | None = None
+    blocks: list[torch.nn.Module] | None = None
     stream: ConceptStream | None = None
 
     def keep(self) -> None:
         """Copy what outlives the block to where the Comfy Compiler has no part in it, whatever the model's layers have done meanwhile."""
         stream = self.stream
         with compiled.unrecorded():
-            stream.states, stream.vec = stream.states.clone(), stream.vec.clone()
+            stream.states, stream.modulation = stream.states.clone(), stream.modulation.clone()
+            stream.pe = None if stream.pe is None else stream.pe.clone()
             for scores in stream.scores.values():
                 scores[-1:] = [newest.clone() for newest in scores[-1:]]
 
@@ -51,13 +54,13 @@ class Call:
 class Capture:
     """What one Concept Attention node adds to a model. Between runs it holds the concept vectors and nothing else.
 
-    window: noise levels between which is recorded. image_size: of an existing picture; then a call stops
-    when all of it has been seen.
+    family: a naming, see core/families. inputs: see core.concepts.ConceptInputs. window: noise levels between which
+    is recorded. image_size: of an existing picture; then a call stops when all of it has been seen.
     """
 
-    def __init__(self, family, asked, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
+    def __init__(self, family, inputs: ConceptInputs, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
                  image_size: tuple[int, int] | None = None):
-        self.family, self.asked, self.defaults, self.window, self.runs = family, asked, defaults, window, runs
+        self.family, self.inputs, self.defaults, self.window, self.runs = family, inputs, defaults, window, runs
         self.image_size = image_size
         self.run: ActiveRun | None = None
         self.local = threading.local()  # its `call`: devices that share a run have a thread each
@@ -80,10 +83,10 @@ class Capture:
         guider = executor.class_obj
         compiled.check(guider.model_options)
         depth = len(self.family.blocks(guider.model_patcher.get_model_object("diffusion_model")))
-        height, width = noise.shape[-2:]
-        recorder = Recorder(self.asked.concepts, self.asked.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
-                            self.image_size or (height * 8, width * 8))
-        outer, self.run = self.run, ActiveRun(recorder, self.asked.vectors, tuple(noise.shape), guider)
+        latent_pixels = self.family.PIXELS // self.family.PATCH
+        recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
+                            self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS)
+        outer, self.run = self.run, ActiveRun(recorder, self.inputs.vectors, tuple(noise.shape), guider)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             self.runs.keep(self.run.close(Fingerprint.of(samples)))
@@ -103,7 +106,7 @@ class Capture:
         self.local.call = call
         try:
             result = executor(*args, **kwargs)
-        except Enough:
+        except EarlyExit:
             result = x
         finally:
             self.local.call = None
@@ -112,26 +115,25 @@ class Capture:
 
     def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
                         transformer_options=None, **kwargs):
-        """DIFFUSION_MODEL wrapper: transformer_options in which every double block is watched, whatever stood there before."""
+        """DIFFUSION_MODEL wrapper: transformer_options in which every block is watched, whatever stood there before."""
         kwargs.pop(self.name, None)
-        options, transformer = transformer_options or {}, executor.class_obj
+        options = transformer_options or {}
         if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
             compiled.begin(self, context, timestep, guidance)
-            tokens = math.prod(math.ceil(side / transformer.patch_size) for side in x.shape[-2:])
+            tokens = math.prod(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])
             replace = options.get("patches_replace", {})
             dit = dict(replace.get("dit", {}))
-            for index in range(len(transformer.double_blocks)):
-                dit["double_block", index] = self.watched(index, dit.get(("double_block", index)), tokens)
+            for index, name in enumerate(self.family.blocks(executor.class_obj)):
+                dit[name] = self.watched(index, dit.get(name), tokens)
             options = {**options, "patches_replace": {**replace, "dit": dit}}
         return executor(x, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
 
     def watched(self, index: int, before, image_tokens: int):
-        """A double_block replacement that runs the block, or whatever replaced it before, and looks on at its attention."""
+        """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention."""
 
         def run(args: dict, extra: dict) -> dict:
-            first = args["txt"].shape[1]  # reference latents stand after the picture's own tokens
             options = args.get("transformer_options") or {}
-            place = index, args["pe"], first, first + image_tokens
+            place = index, *self.family.picture(args, image_tokens)
             attention = functools.partial(self.attention, place, options.get("optimized_attention_override"))
             args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
             return before(args, extra) if before is not None else extra["original_block"](args)
@@ -158,9 +160,10 @@ class Capture:
         call = self.current()
         if call is not None:
             rows = call.rows
+            call.blocks = list(self.family.blocks(call.transformer).values())
             with compiled.unrecorded():
                 call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
-                                            None if guidance is None else guidance[rows], self.asked.cross_attention)
+                                            None if guidance is None else guidance[rows], self.inputs.cross_attention)
             call.keep()
 
     def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
@@ -174,11 +177,11 @@ class Capture:
         rows, image = call.rows, slice(first, end)
         with compiled.unrecorded():
             pe = pe if pe.shape[0] == 1 else pe[rows]
-            call.stream.watch(call.transformer.double_blocks[index], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image],
+            call.stream.watch(call.blocks[index], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image],
                               pe[:, :, image])
         call.keep()
         if self.image_size is not None and call.stream.complete:
-            raise Enough
+            raise EarlyExit
 
 
 class ActiveRun:

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..core.concepts import ask
-from . import asking, host
+from ..core.concepts import ConceptInputs
+from . import host, inputs
 from .runs import ConceptRuns
 from .types import CATEGORY, MAPS, MASKS, ConceptRecordings, found_by, rarely_used
 
@@ -18,13 +18,13 @@ class ConceptAttentionApply(io.ComfyNode):
             description="Lets words ride along through a Flux model's attention, so that Concept Saliency can show where the model "
                         "sees each of them. The picture does not change.",
             inputs=[
-                *asking.model_inputs(),
-                *asking.concept_inputs(),
+                *inputs.model_inputs(),
+                *inputs.concept_inputs(),
                 io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
                                tooltip="When recording begins, as a share of sampling.", **rarely_used(io.Float.Input)),
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
                                tooltip="When recording ends, as a share of sampling.", **rarely_used(io.Float.Input)),
-                *asking.method_inputs(),
+                *inputs.method_inputs(),
             ],
             # 0.3.64 wants ids that differ from every input's
             outputs=[io.Model.Output("patched_model", display_name="model"), ConceptRecordings.Output("recordings")],
@@ -36,5 +36,5 @@ class ConceptAttentionApply(io.ComfyNode):
         if start_percent > end_percent:
             raise ValueError(f"start_percent is {start_percent:g} and end_percent is {end_percent:g}; the start must come first.")
         family, runs = host.family_of(model), ConceptRuns()
-        asked = ask(concepts, contrast, host.phrase_encoder(clip), token, cross_attention)
-        return io.NodeOutput(host.patch(model, family, asked, (start_percent, end_percent), runs), runs)
+        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention)
+        return io.NodeOutput(host.patch(model, family, wanted, (start_percent, end_percent), runs), runs)

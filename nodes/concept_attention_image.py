@@ -3,10 +3,10 @@
 import torch
 from comfy_api.latest import io
 
-from ..core.concepts import ask
+from ..core.concepts import ConceptInputs
 from ..core.pictures import model_size, resized
 from ..core.recording import padded
-from . import asking, host
+from . import host, inputs
 from .runs import ConceptRuns
 from .types import CATEGORY, MAPS, MASKS, ConceptRecordings, found_by
 
@@ -21,13 +21,13 @@ class ConceptAttentionImage(io.ComfyNode):
             description="Shows an existing picture to a Flux model, with some noise, and records where it sees the concepts. "
                         "Nothing is generated; connect Concept Saliency.",
             inputs=[
-                *asking.model_inputs(),
-                *asking.concept_inputs(),
+                *inputs.model_inputs(),
+                *inputs.concept_inputs(),
                 io.Float.Input("noise_level", default=0.5, min=0.0, max=1.0, step=0.01,
                                tooltip="How much noise is mixed in: 0 shows the plain picture, 1 nothing but noise."),
                 io.Int.Input("samples", default=1, min=1, max=64, tooltip="Passes with different noise, averaged. The paper uses 5."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
-                *asking.method_inputs(),
+                *inputs.method_inputs(),
                 io.Float.Input("megapixels", default=1.0, min=0.0, max=16.0, step=0.1,
                                tooltip="A larger picture is shown to the model at about this size, 1 being 1024 x 1024; 0 shows it as it is. "
                                        "Maps and masks have the picture's own size all the same."),
@@ -45,32 +45,32 @@ class ConceptAttentionImage(io.ComfyNode):
     def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, megapixels=1.0, vae=None, image=None,
                 latent=None, conditioning=None) -> io.NodeOutput:
         family, runs = host.family_of(model), ConceptRuns()
-        encoded, seen_size = encode(vae, image, megapixels) if latent is None else from_latent(model, latent, vae, image)
-        asked = ask(concepts, contrast, host.phrase_encoder(clip), token, cross_attention)
+        encoded, seen_size = encode(vae, image, megapixels, family) if latent is None else from_latent(model, latent, vae, image, family)
+        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        run = host.record_image(model, family, asked, encoded, seen_size, conditioning, noise_level,
+        run = host.record_image(model, family, wanted, encoded, seen_size, conditioning, noise_level,
                                 [(seed + i) % 2**64 for i in range(samples)])
         runs.keep(run if latent is not None else run.at_size(tuple(image.shape[1:3])))
         return io.NodeOutput(runs)
 
 
-def encode(vae, image: torch.Tensor | None, megapixels: float) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Latents B x 16 x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
+def encode(vae, image: torch.Tensor | None, megapixels: float, family) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Latents B x channels x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
     if vae is None or image is None:
         raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
-    shown = resized(image[..., :3].movedim(-1, 1), model_size(*image.shape[1:3], megapixels))
-    return vae.encode(padded(shown).movedim(1, -1)), tuple(shown.shape[-2:])
+    shown = resized(image[..., :3].movedim(-1, 1), model_size(*image.shape[1:3], megapixels, family.PIXELS))
+    return vae.encode(padded(shown, family.PIXELS).movedim(1, -1)), tuple(shown.shape[-2:])
 
 
-def from_latent(model, latent: dict, vae, image) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The same from a LATENT, whose picture has 8 pixels for every value."""
+def from_latent(model, latent: dict, vae, image, family) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The same from a LATENT."""
     if vae is not None or image is not None:
         raise ValueError("Both a picture and a latent are connected. Connect either 'vae' and 'image', or 'latent' alone.")
     encoded, channels = latent["samples"], model.get_model_object("latent_format").latent_channels
     if encoded.ndim != 4 or 0 in encoded.shape or encoded.shape[1] != channels:
         raise ValueError(f"'latent' has the shape {tuple(encoded.shape)}; expected pictures x {channels} channels x height x width. "
                          "Encode the picture with the VAE that belongs to the model.")
-    return encoded, (encoded.shape[2] * 8, encoded.shape[3] * 8)
+    return encoded, tuple(side * family.PIXELS // family.PATCH for side in encoded.shape[2:])

@@ -6,7 +6,7 @@ from ..core import render
 from ..core.masks import soft_masks
 from ..core.recording import SPACES
 from ..core.saliency import saliency
-from .feedback import tell
+from .warnings import tell
 from .types import CATEGORY, MAPS, ConceptRecordings, ConceptSaliencyMaps, found_by, rarely_used
 
 

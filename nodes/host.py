@@ -1,7 +1,8 @@
-"""What the nodes ask of ComfyUI's own objects: which family a MODEL is, how a CLIP encodes a phrase, one pass over a picture."""
+"""What ComfyUI's own objects tell: which family a MODEL is, how a CLIP encodes a phrase, one pass over a picture."""
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Callable
 
 import comfy.ldm.flux.model
@@ -13,7 +14,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..core.families import Defaults, flux1
+from ..core.concepts import ConceptInputs
+from ..core.families import FAMILIES, Defaults
+from ..core.families.flux1 import bfl as flux1
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
@@ -22,59 +25,65 @@ from .runs import ConceptRuns, Fingerprint, Run
 DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached by the node that loads it
 
 
+_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
+
+
 def family_of(model):
-    """The family module of a MODEL. Raises ValueError, naming what was found, for a model that is not supported."""
+    """The family of a MODEL, in ComfyUI's naming. Raises ValueError, naming what was found, for a model that is not supported."""
     transformer = compiled.original(model.get_model_object("diffusion_model"))
-    params = getattr(transformer, "params", None)
-    is_flux1 = (isinstance(transformer, comfy.ldm.flux.model.Flux) and getattr(transformer, "vector_in", None) is not None
-                and not getattr(params, "global_modulation", False) and not getattr(params, "txt_norm", False))
-    if not is_flux1:
-        raise ValueError(f"Concept Attention cannot look into this model: it is a {type(model.model).__name__} "
-                         f"({type(transformer).__name__}). Supported: Flux.1 (dev, schnell, Fill, Kontext and models made from them). "
-                         "Connect a Flux.1 model.")
-    return flux1
+    for family, kind in _TRANSFORMERS.items():
+        if isinstance(transformer, kind) and family.fits(transformer):
+            return family
+    supported = ", ".join(family.TITLE for family in FAMILIES.values())
+    raise ValueError(f"Concept Attention cannot look into this model: it is a {type(model.model).__name__} "
+                     f"({type(transformer).__name__}). Supported: {supported}. Connect one of these.")
 
 
-def phrase_encoder(clip) -> Callable[[str], Tensor]:
-    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally."""
+def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
+    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally.
 
+    A language model wraps every prompt in a template. What stands between the template's parts is the phrase: its row of
+    tokens is compared with that of an empty one.
+    """
     def tokenize(text: str) -> tuple[dict, list]:
-        tokens = clip.tokenize(text, disable_weights=True)
-        key = "t5xxl" if "t5xxl" in tokens else next(iter(tokens))
-        return tokens, tokens[key][0]
+        tokens = clip.tokenize(text, **family.TOKENIZE)
+        row = tokens[next((key for key in family.TEXT_KEYS if key in tokens), next(iter(tokens)))][0]
+        numbers = [token if isinstance(token, int) else None for token, *_ in row]
+        filled = sum(1 for _ in takewhile(lambda token: token == numbers[-1], reversed(numbers)))  # padding, if there is any
+        return tokens, numbers[:len(numbers) - filled]
 
     _, empty = tokenize("")
-    end = empty[0][0]  # with T5, an empty text starts with its end token
 
     def encode(phrase: str) -> Tensor:
         tokens, row = tokenize(phrase)
-        count = next((i for i, (token, *_) in enumerate(row) if isinstance(token, int) and token == end), len(row))
-        return clip.encode_from_tokens(tokens)[0, :count].float().cpu()
+        first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, empty)))
+        return clip.encode_from_tokens(tokens)[0, first:first + len(row) - len(empty)].float().cpu()
 
     return encode
 
 
-def patch(model, family, asked, window: tuple[float, float], runs: ConceptRuns):
+def patch(model, family, inputs: ConceptInputs, window: tuple[float, float], runs: ConceptRuns):
     """A clone of the MODEL that records every sampling run into `runs`; the pictures stay the same to the last bit.
 
-    asked: see core.concepts.Asked. window: start and end as shares of sampling, 0 to 1.
+    family: as family_of gives it. window: start and end as shares of sampling, 0 to 1.
     """
     patched = model.clone()
     sampling = patched.get_model_object("model_sampling")
     sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
-    Capture(family, asked, defaults_of(patched, family), sigmas, runs).attach_to(patched)
+    Capture(family, inputs, defaults_of(patched, family), sigmas, runs).attach_to(patched)
     return patched
 
 
-def record_image(model, family, asked, latent: Tensor, image_size: tuple[int, int], conditioning, noise_level: float, seeds) -> Run:
-    """Recordings of existing pictures: their latents B x 16 x h x w, mixed with noise, through one partial forward pass a seed.
+def record_image(model, family, inputs: ConceptInputs, latent: Tensor, image_size: tuple[int, int], conditioning, noise_level: float,
+                 seeds) -> Run:
+    """Recordings of existing pictures: their latents B x channels x h x w, mixed with noise, through one partial forward pass a seed.
 
-    The pass stops at the last double-stream block's attention. conditioning: ComfyUI's CONDITIONING.
+    The pass stops at the attention of the last block that is recorded. conditioning: ComfyUI's CONDITIONING.
     """
     patched, runs = model.clone(), ConceptRuns()
-    Capture.detach_all(patched)  # a sampler's Concept Attention before this node is not asked
+    Capture.detach_all(patched)  # a sampler's Concept Attention before this node has no part in it
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, compiled.COMPILE_KEY)  # too little is run to be worth compiling
-    Capture(family, asked, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
+    Capture(family, inputs, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
 
     @torch.no_grad()
     def one_pass(predict, x, sigmas, extra_args=None, callback=None, disable=None):

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..core import masks, render
 from ..core.concepts import rows_of
 from . import graph
-from .feedback import tell
+from .warnings import tell
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
 
 LOW_PRESENCE = 0.3

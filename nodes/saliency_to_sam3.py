@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..core import regions
 from . import graph
-from .feedback import tell
+from .warnings import tell
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by
 
 

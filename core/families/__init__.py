@@ -1,41 +1,19 @@
-"""One small file a model family: which projections, positions, modulation and default layers."""
+"""Families of models: a folder each, and in it one file for each naming of the same layers.
 
-from __future__ import annotations
+A folder says NAME, TITLE (for people), DEFAULTS, PATCH and PIXELS (a token's side in latent values and in pixels).
+A naming (bfl: Black Forest Labs', which ComfyUI holds; diffusers) says the same and, in the names of its library,
+  blocks(model)           the blocks whose attention is watched, in the order of the pass
+  begin(model, vectors, timesteps, guidance)   the concepts' first states, their modulation and their RoPE
+  block(module, modulation)   what one of the blocks does to concept tokens: see core.stream.Block
+bfl also says what ComfyUI has to be asked for:
+  fits(model)             whether a transformer of the class that nodes/host.py has for it is one of this family
+  picture(args, count)    which tokens of a block's attention are the picture's own, and their RoPE
+  TEXT_KEYS, TOKENIZE     which text encoder's row holds the concepts' tokens, and how it is asked to take them literally
+"""
 
-from dataclasses import dataclass
+from . import flux1
+from .defaults import Defaults
 
+__all__ = ["Defaults", "FAMILIES"]
 
-@dataclass(frozen=True)
-class Defaults:
-    """What "auto" means for a family or a model. Layers and the first step are parts of the whole, 0..1.
-
-    first_layer, last_layer: both included, as parts of depth - 1. first_step: sampling progress from
-    which steps count. temperature: divides the scores before the softmax over concepts.
-    softmax_first: the softmax is taken in every layer and step and averaged after; else before.
-    """
-
-    first_layer: float
-    last_layer: float
-    first_step: float
-    temperature: float
-    softmax_first: bool
-
-    def __post_init__(self):
-        parts = (self.first_layer, self.last_layer, self.first_step)
-        if not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in parts) or self.first_layer > self.last_layer or \
-                not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < 1e9 or type(self.softmax_first) is not bool:
-            raise ValueError(f"{self} cannot be: parts are from 0 to 1, the first layer comes before the last, temperature is above 0")
-
-    def layers(self, depth: int) -> list[int]:
-        """The default layers of a model with `depth` double-stream blocks."""
-        return list(range(round(self.first_layer * (depth - 1)), round(self.last_layer * (depth - 1)) + 1))
-
-
-def family_named(name: str):
-    """The family module of that name. Raises ValueError for an unknown one."""
-    from . import flux1
-
-    families = {flux1.NAME: flux1}
-    if name not in families:
-        raise ValueError(f"unknown model family '{name}', known: {', '.join(families)}")
-    return families[name]
+FAMILIES = {family.NAME: family for family in (flux1,)}

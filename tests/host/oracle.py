@@ -10,7 +10,7 @@ import comfy.ldm.flux.math
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from concept_saliency.core.families import flux1
+from concept_saliency.core.families.flux1 import bfl
 from concept_saliency.core.stream import ConceptStream
 from concept_saliency.nodes import capture
 
@@ -27,7 +27,7 @@ def check(apply, model, sample, prompts, concepts="cat, dog", patched=lambda mod
     plain = sample(patched(model))
     oracle = Oracle(prompts)
     mine, runs = apply(concepts, model=oracle.attached(model) if compare else model)
-    oracle.vectors = of(mine).asked.vectors
+    oracle.vectors = of(mine).inputs.vectors
     sampled = sample(patched(mine))
     for a, b in zip(as_list(plain), as_list(sampled), strict=True):
         assert torch.equal(a, b), f"the picture has changed by up to {(a - b).abs().max():.2e}"
@@ -94,7 +94,7 @@ class Oracle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(comfy.ldm.flux.math, "optimized_attention", spy)
             transformer.forward(*inputs, transformer_options=options, **more)
-        stream = ConceptStream(flux1, transformer, self.vectors.to(context), timestep, guidance)
+        stream = ConceptStream(bfl, transformer, self.vectors.to(context), timestep, guidance)
         first, count = context.shape[1], -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
         for block, (k, v, out) in zip(transformer.double_blocks, looks):
             image = slice(k.shape[2] - (out.shape[1] - first), None)

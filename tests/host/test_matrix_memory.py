@@ -66,7 +66,7 @@ def test_nothing_is_found_after_the_graph_is_gone(flux, clip):
     model, runs = ConceptAttentionApply.execute(flux.patcher, clip, "cat", "sky", 0.0, 1.0, "mean", True).result
     flux.sample(model)
     recording = runs.find(None)[0].recordings["output"]
-    gone = [weakref.ref(x) for x in (of(model), of(model).asked.vectors, runs, recording, recording.scores)]
+    gone = [weakref.ref(x) for x in (of(model), of(model).inputs.vectors, runs, recording, recording.scores)]
     del model, runs, recording
     gc.collect()
     assert [ref() for ref in gone] == [None] * len(gone)

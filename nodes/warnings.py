@@ -1,4 +1,4 @@
-"""What is said on the node itself; warnings in the log, too."""
+"""Warnings and remarks on the node itself; warnings in the log, too."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What both capture nodes ask the user for."""
+"""The inputs that both capture nodes have."""
 
 from comfy_api.latest import io
 

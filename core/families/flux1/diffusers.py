@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..stream import TextStream
-from .flux1 import DEFAULTS, NAME
+from ...stream import TextStream
+from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "begin", "blocks", "grid", "rotations", "text_stream"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "grid", "rotations"]
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -19,8 +19,8 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     return model.transformer_blocks
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Concept states B x C x D = context_embedder(vectors), and their modulation vector B x D.
+def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    """Concept states B x C x D = context_embedder(vectors), and their modulation vector B x D. At position zero RoPE is the identity.
 
     vectors: 1 x C x D_text. timesteps in 0..1, guidance: one a picture, B; the embedding itself expects a
     thousand times as much, as the model's own forward gives it. The pooled vector is zero, not the prompt's.
@@ -28,13 +28,13 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     pooled = vectors.new_zeros(len(timesteps), model.config.pooled_projection_dim)
     times = [1000 * value.to(vectors.dtype) for value in (timesteps, guidance) if value is not None]
     vec = model.time_text_embed(*times, pooled)
-    return model.context_embedder(vectors).expand(len(vec), -1, -1), vec
+    return model.context_embedder(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def text_stream(block: nn.Module, vec: Tensor) -> TextStream:
-    """The text-stream half of a FluxTransformerBlock. Concepts stand at position zero, where RoPE is the identity."""
-    attn, norm = block.attn, block.norm1_context
-    shift1, scale1, gate1, shift2, scale2, gate2 = norm.linear(norm.silu(vec))[:, None].chunk(6, dim=-1)
+def block(module: nn.Module, modulation: Tensor) -> TextStream:
+    """The text-stream half of a FluxTransformerBlock."""
+    attn, norm = module.attn, module.norm1_context
+    parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
 
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = attn.to_added_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (
@@ -42,8 +42,7 @@ def text_stream(block: nn.Module, vec: Tensor) -> TextStream:
         q, k, v = (part.unflatten(-1, (attn.heads, -1)) for part in projected)
         return attn.norm_added_q(q).transpose(1, 2), attn.norm_added_k(k).transpose(1, 2), v.transpose(1, 2)
 
-    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2,
-                      norm.norm, qkv, attn.to_add_out, block.norm2_context, block.ff_context)
+    return TextStream(*parts, norm.norm, qkv, attn.to_add_out, module.norm2_context, module.ff_context)
 
 
 def rotations(cos: Tensor, sin: Tensor) -> Tensor:

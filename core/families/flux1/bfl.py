@@ -1,0 +1,82 @@
+"""Flux.1 in Black Forest Labs' naming, as ComfyUI holds it. Submodules are called, never read: fp8, GGUF
+and offloaded weights depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...stream import TextStream
+from . import DEFAULTS, NAME, PATCH, PIXELS
+
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+
+TEXT_KEYS, TOKENIZE = ("t5xxl",), {"disable_weights": True}
+
+
+def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal embedding of timesteps in 0..1, one a row: B -> B x dim float32 (flux, modules/layers.py)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = 1000.0 * t.float()[:, None] * frequencies[None]
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+def fits(model: nn.Module) -> bool:
+    """Whether a Flux is a Flux.1: with a pooled vector, and modulation in every block."""
+    params = model.params
+    return model.vector_in is not None and not getattr(params, "global_modulation", False) and not getattr(params, "txt_norm", False)
+
+
+def blocks(model: nn.Module) -> dict[tuple[str, int], nn.Module]:
+    """The double-stream blocks, by the names under which ComfyUI lets them be replaced."""
+    return {("double_block", i): block for i, block in enumerate(model.double_blocks)}
+
+
+def picture(args: dict, count: int) -> tuple[Tensor, int, int]:
+    """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own.
+
+    args: what ComfyUI gives a replacement of the block. The text stands before the picture, reference latents after it.
+    """
+    first = args["txt"].shape[1]
+    return args["pe"], first, first + count
+
+
+def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    """Concept states B x C x D = txt_in(vectors), and their modulation vector B x D. At position zero RoPE is the identity.
+
+    vectors: 1 x C x D_text. timesteps, guidance: one a picture, B. The pooled vector is zero, not the prompt's.
+    """
+    vec = embedded(model, timesteps, guidance, vectors.dtype)
+    vec = vec + model.vector_in(vectors.new_zeros(1, model.vector_in.in_layer.in_features))
+    return model.txt_in(vectors).expand(len(vec), -1, -1), vec, None
+
+
+def embedded(model: nn.Module, timesteps: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Time and guidance: B x D."""
+    vec = model.time_in(timestep_embedding(timesteps).to(dtype))
+    guidance_in = getattr(model, "guidance_in", None)  # schnell has none, or one that embeds nothing
+    if guidance is not None and hasattr(guidance_in, "in_layer"):
+        vec = vec + guidance_in(timestep_embedding(guidance).to(dtype))
+    return vec
+
+
+def block(module: nn.Module, modulation: Tensor) -> TextStream:
+    """The text-stream half of a DoubleStreamBlock with its own modulation."""
+    mod1, mod2 = module.txt_mod(modulation)
+    return text_stream(module, mod1.shift, mod1.scale, mod1.gate, mod2.shift, mod2.scale, mod2.gate)
+
+
+def text_stream(module: nn.Module, *modulation: Tensor) -> TextStream:
+    """The text-stream half of any DoubleStreamBlock."""
+    attn = module.txt_attn
+
+    def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = attn.norm(q, k, v)
+        return q, k, v
+
+    return TextStream(*modulation, module.txt_norm1, qkv, attn.proj, module.txt_norm2, module.txt_mlp)
