@@ -58,7 +58,7 @@ class Server:
             body = reply.read()
         return json.loads(body) if reply.headers.get_content_type() == "application/json" else body
 
-    def post(self, path: str, content: dict):
+    def post(self, path: str, content):
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(content).encode(),
                                          {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as reply:
