@@ -179,7 +179,7 @@ def test_segs_of_a_batch_are_one_list_a_picture(saliency, picture):
 def test_a_large_picture_is_shown_small_and_its_maps_have_its_own_size(record, vae):
     large = torch.rand(1, 3, 20, 30).repeat_interleave(20, 2).repeat_interleave(20, 3).movedim(1, -1)  # 400 x 600
     recording = record(large, megapixels=0.02).find(None)[0].recordings["output"]
-    assert recording.image_size == (400, 600) and recording.scores.shape[-2:] == (7, 11)
+    assert recording.image_size == (400, 600) and recording.scores.shape[-2:] == (7, 10)
     maps = ConceptSaliency.execute(record(large, megapixels=0.02), "all", 0.0, 1.0, "output", 0.0).result
     assert maps[0].image_size == (400, 600) and maps[2].shape == (2, 400, 600)
     assert record(large, megapixels=0.0).find(None)[0].recordings["output"].scores.shape[-2:] == (25, 38)
