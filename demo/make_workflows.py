@@ -83,24 +83,19 @@ def models(g: Graph, at: Setting) -> Models:
 def begin(g: Graph, at: Setting, text: str, more_files: list[dict] = ()) -> Models:
     """The note and the models, on the left of every workflow."""
     m = models(g, at)
-    g.place(None, [g.note(notes.page(text, at.demo, [*m.files, *([] if at.demo else more_files)]))])
-    g.place("1  Model", m.nodes)
+    g.place("1  Model", m.nodes, below=g.note(notes.page(text, at.demo, [*m.files, *([] if at.demo else more_files)])))
     return m
 
 
-def prompts(g: Graph, at: Setting, clip: Output, title: str, text: str) -> tuple[Output, Output, list[Node]]:
+def prompts(g: Graph, at: Setting, clip: Output, title: str, text: str,
+            guidance: float | None = 3.5) -> tuple[Output, Output, list[Node]]:
     """Positive and negative conditioning, and their nodes."""
     positive = g.add("CLIPTextEncode", title, clip=clip, text=text)
     negative = g.add("CLIPTextEncode", at.pick("Negative prompt (not used at cfg 1)", "Negative prompt (empty)"), clip=clip, tall=110)
-    return positive["CONDITIONING"], negative["CONDITIONING"], [positive, negative]
-
-
-def guided(g: Graph, at: Setting, positive: Output, guidance: float = 3.5) -> tuple[Output, list[Node]]:
-    """The positive conditioning with Flux's guidance, which the demo model does not have."""
-    if at.demo:
-        return positive, []
-    node = g.add("FluxGuidance", conditioning=positive, guidance=guidance)
-    return node["CONDITIONING"], [node]
+    if at.demo or guidance is None:  # the demo model has no guidance of its own
+        return positive["CONDITIONING"], negative["CONDITIONING"], [positive, negative]
+    guided = g.add("FluxGuidance", conditioning=positive["CONDITIONING"], guidance=guidance)
+    return guided["CONDITIONING"], negative["CONDITIONING"], [positive, guided, negative]
 
 
 @dataclass
@@ -120,7 +115,7 @@ def existing_picture(g: Graph, at: Setting, m: Models, flux_words: str, demo_wor
     latent = g.add("EmptySD3LatentImage", **at.size)
     sampled = g.add("KSampler", model=m.model, positive=positive, negative=negative, latent_image=latent["LATENT"], seed=seed, **at.sampling)
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
-    g.place("2  A picture to work on", [*nodes, latent], [sampled], [decoded])
+    g.place("2  A picture to work on", [*nodes, latent, sampled, decoded])
     return Picture(decoded["IMAGE"], positive)
 
 
@@ -129,17 +124,18 @@ def look(g: Graph, at: Setting, m: Models, picture: Picture, flux_concepts: str,
     seen = g.add("ConceptAttentionImage", model=m.model, clip=m.clip, vae=m.vae, image=picture.image, conditioning=picture.description,
                  concepts=at.pick(flux_concepts, demo_concepts), noise_level=at.pick(0.5, 0.6), samples=3, **at.contrast)
     maps = g.add("ConceptSaliency", recordings=seen["recordings"], image=picture.image)
-    g.place("3  Where Flux sees each word", [seen], [maps])
+    g.place("3  Where Flux sees each word", [seen, maps])
     return maps["saliency"]
 
 
-def result(g: Graph, at: Setting, picture: Picture, samples: Output, vae: Output, mask: Output, prefix: str) -> None:
-    """Decoded, laid over the picture inside the mask only, shown beside it and saved."""
-    decoded = g.add("VAEDecode", samples=samples, vae=vae)
+def repainted(g: Graph, picture: Picture, before: list[Node], sampling: list[Node], vae: Output, mask: Output, prefix: str) -> None:
+    """The last two groups: sampled, decoded, laid over the picture inside the mask only; shown beside it and saved."""
+    decoded = g.add("VAEDecode", samples=sampling[-1]["LATENT"], vae=vae)
     whole = g.add("ImageCompositeMasked", "Keep every pixel outside the mask", destination=picture.image, source=decoded["IMAGE"], mask=mask)
-    before = g.add("PreviewImage", "Before", images=picture.image, tall=420)
-    after = g.add("SaveImage", "After", images=whole["IMAGE"], filename_prefix=f"concept_saliency/{prefix}", tall=420)
-    g.place("6  Result", [decoded], [whole], [before, after])
+    g.place("5  Repaint", before, [*sampling, decoded, whole])
+    shown = g.add("PreviewImage", "Before", images=picture.image, tall=420)
+    saved = g.add("SaveImage", "After", images=whole["IMAGE"], filename_prefix=f"concept_saliency/{prefix}", tall=420)
+    g.place("6  Before and after", [shown, saved])
 
 
 def see(at: Setting) -> Graph:
@@ -150,8 +146,7 @@ def see(at: Setting) -> Graph:
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt", at.pick("a dragon on the roof of a castle under a cloudy sky",
                                                                        "a dragon and a house on grass"))
     latent = g.add("EmptySD3LatentImage", **at.size)
-    positive, more = guided(g, at, positive)
-    g.place("2  Words and prompt", [words, *nodes, latent], *([more] if more else []))
+    g.place("2  Words and prompt", [words, *nodes, latent])
     sampled = g.add("KSampler", model=words["model"], positive=positive, negative=negative, latent_image=latent["LATENT"],
                     **{**at.sampling, "steps": at.pick(20, 24)})
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
@@ -159,7 +154,7 @@ def see(at: Setting) -> Graph:
         shown = g.add("PreviewImage", "Picture", images=decoded["IMAGE"])
     else:
         shown = g.add("SaveImage", "Picture", images=decoded["IMAGE"], filename_prefix="concept_saliency/picture")
-    g.place("3  Picture", [sampled], [decoded], [shown])
+    g.place("3  Picture", [sampled, decoded, shown])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
     g.place("4  Where Flux sees each word", [maps])
     mask = g.add("ConceptSaliencyToMask", saliency=maps["saliency"], image=decoded["IMAGE"], concept="dragon", tall=760)
@@ -178,11 +173,9 @@ def repaint(at: Setting) -> Graph:
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: the picture as it shall be", at.pick(
         THE_DRAWING.replace("pink dress", "red raincoat with yellow buttons"), "a robot and a tree on grass"))
     encoded = g.add("VAEEncode", pixels=picture.image, vae=m.vae)
-    positive, more = guided(g, at, positive)
     noise = g.add("SetLatentNoiseMask", samples=encoded["LATENT"], mask=mask["mask"])
     sampled = g.add("KSampler", model=m.model, positive=positive, negative=negative, latent_image=noise["LATENT"], denoise=0.95, **at.sampling)
-    g.place("5  Repaint", [*nodes, encoded], [*more, noise], [sampled])
-    result(g, at, picture, sampled["LATENT"], m.vae, mask["mask"], "repainted")
+    repainted(g, picture, [*nodes, encoded], [noise, sampled], m.vae, mask["mask"], "repainted")
     return g
 
 
@@ -197,12 +190,10 @@ def background(at: Setting) -> Graph:
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: the subject in its new place", at.pick(
         "a child's drawing of a girl with yellow hair in a pink dress on the moon, grey craters, a black sky full of stars", "a house on snow"))
     encoded = g.add("VAEEncode", pixels=picture.image, vae=m.vae)
-    positive, more = guided(g, at, positive)
     noise = g.add("SetLatentNoiseMask", samples=encoded["LATENT"], mask=mask["mask"])
     softly = g.add("DifferentialDiffusion", model=m.model)
     sampled = g.add("KSampler", model=softly["MODEL"], positive=positive, negative=negative, latent_image=noise["LATENT"], **at.sampling)
-    g.place("5  Repaint", [*nodes, encoded], [*more, noise, softly], [sampled])
-    result(g, at, picture, sampled["LATENT"], m.vae, mask["mask"], "background")
+    repainted(g, picture, [*nodes, encoded, softly], [noise, sampled], m.vae, mask["mask"], "background")
     return g
 
 
@@ -215,13 +206,11 @@ def fill(at: Setting) -> Graph:
                  grow=at.pick(24, 6), feather=at.pick(4, 3), fill_holes=True, tall=640)
     g.place("4  Mask of what to replace", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: what the mask shall hold", at.pick(
-        THE_DRAWING.replace("clouds", "hot-air balloons"), "a mushroom and a flower on sand"))
-    positive, more = guided(g, at, positive, 30.0)
+        THE_DRAWING.replace("clouds", "hot-air balloons"), "a mushroom and a flower on sand"), guidance=30.0)
     room = g.add("InpaintModelConditioning", positive=positive, negative=negative, vae=m.vae, pixels=picture.image, mask=mask["mask"])
     sampled = g.add("KSampler", model=m.model, positive=room["positive"], negative=room["negative"], latent_image=room["latent"],
                     **at.sampling)
-    g.place("5  Repaint", nodes, *([more] if more else []), [room], [sampled])
-    result(g, at, picture, sampled["LATENT"], m.vae, mask["mask"], "filled")
+    repainted(g, picture, nodes, [room, sampled], m.vae, mask["mask"], "filled")
     return g
 
 
@@ -235,13 +224,13 @@ def sam3(at: Setting) -> Graph:
     outside = g.add("PreviewAny", "Points outside", source=points["negative_coords"])
     boxes = g.add("DrawBBoxes", image=picture.image, bboxes=points["bboxes"])
     shown = g.add("PreviewImage", "Boxes", images=boxes["out_image"])
-    g.place("4  Points and boxes for SAM3", [points], [inside, outside, boxes], [shown])
+    g.place("4  Points and boxes for SAM3", [points, inside, outside], [boxes, shown])
     if not at.demo:
         loader = g.add("CheckpointLoaderSimple", ckpt_name=SAM3["name"], models=[SAM3])
         found = g.add("SAM3_Detect", model=loader["MODEL"], image=picture.image, positive_coords=points["positive_coords"],
                       negative_coords=points["negative_coords"])
         mask = g.add("MaskPreview", "SAM3's mask", mask=found["masks"])
-        g.place("5  Outline by SAM3", [loader], [found], [mask])
+        g.place("5  Outline by SAM3", [loader, found, mask])
     return g
 
 
@@ -251,28 +240,28 @@ def two(at: Setting) -> Graph:
     first, second = "cat", at.pick("dog", "robot")
     words = g.add("ConceptAttentionApply", model=m.model, clip=m.clip, concepts=f"{first}, {second}", **at.contrast)
     whole, negative, nodes = prompts(g, at, m.clip, "Prompt of the first picture, and of the whole",
-                                     at.pick("a cat and a dog on a sofa", "a cat and a robot on grass"))
+                                     at.pick("a cat and a dog on a sofa", "a cat and a robot on grass"), guidance=None)
     one = g.add("CLIPTextEncode", "Prompt for the first thing", clip=m.clip, text=at.pick("a white persian cat", "a flower"))
     other = g.add("CLIPTextEncode", "Prompt for the second thing", clip=m.clip, text=at.pick("a black labrador", "a balloon"))
-    g.place("2  Words and prompts", [words, *nodes], [one, other])
+    g.place("2  Words and prompts", [words, *nodes, one, other])
     latent = g.add("EmptySD3LatentImage", **at.size)
     sampled = g.add("KSampler", model=words["model"], positive=whole, negative=negative, latent_image=latent["LATENT"], **at.sampling)
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
-    g.place("3  First picture", [latent], [sampled], [decoded])
+    g.place("3  First picture", [latent, sampled, decoded])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
     masks = [g.add("ConceptSaliencyToMask", title, saliency=maps["saliency"], image=decoded["IMAGE"], concept=name, grow=at.pick(8, 3),
-                   fill_holes=True) for title, name in (("First thing", first), ("Second thing", second))]
+                   fill_holes=True, tall=540) for title, name in (("First thing", first), ("Second thing", second))]
     g.place("4  Where each thing is", [maps], masks)
     places = [g.add("ConditioningSetMask", conditioning=prompt["CONDITIONING"], mask=mask["mask"])
               for prompt, mask in zip((one, other), masks)]
     both = g.add("ConditioningCombine", conditioning_1=places[0]["CONDITIONING"], conditioning_2=places[1]["CONDITIONING"])
     all_three = g.add("ConditioningCombine", conditioning_1=both["CONDITIONING"], conditioning_2=whole)
     again = g.add("KSampler", model=m.model, positive=all_three["CONDITIONING"], negative=negative, latent_image=latent["LATENT"], **at.sampling)
-    g.place("5  Each place its prompt", places, [both], [all_three], [again])
     redone = g.add("VAEDecode", samples=again["LATENT"], vae=m.vae)
+    g.place("5  Each place its prompt", [*places, both, all_three, again, redone])
     before = g.add("PreviewImage", "Before", images=decoded["IMAGE"], tall=420)
     after = g.add("SaveImage", "From three prompts", images=redone["IMAGE"], filename_prefix="concept_saliency/two_prompts", tall=420)
-    g.place("6  Result", [redone], [before, after])
+    g.place("6  Before and after", [before, after])
     return g
 
 
