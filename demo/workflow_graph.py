@@ -1,7 +1,8 @@
 """A ComfyUI workflow as a program writes it: nodes and their links, groups in columns from left to right, the file.
 
 Every wire leads to the right, or down in its column. One to the next column runs through the gap between the two, one within a
-column through the gap above the node it leads to; a longer one is taken over the groups. So no wire passes behind a node. Source of the format: ComfyUI's docs/specs/workflow_json, version 0.4.
+column through the gap above the node it leads to; a longer one is taken over the groups. So no wire passes behind a node.
+Source of the format: ComfyUI's docs/specs/workflow_json, version 0.4.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .workflow_nodes import KINDS, LOOKS, PACK, Kind
 GAP, BETWEEN_GROUPS, STACKED = 130, 150, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
 TITLE, PADDING, LANE = 44, 24, 26  # a group's title, its border, and the distance between wires above the groups
 INPUT, OUTPUT = -10, -20  # what a subgraph's own inputs and outputs are called in its links
-GROUP_COLOUR = "#3f5159"
+GROUP_COLOUR = "#3f789e"
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Graph:
         self.name, self.nodes, self.links, self.groups, self.columns = name, [], [], [], []
 
     def add(self, name: str, title: str | None = None, models=(), tall: int | None = None, **given) -> Node:
-        """A node. tall: its height in pixels, where not that of its kind. given: Outputs for its inputs; other values for its widgets, whose defaults are in KINDS."""
+        """A node. tall: its height in pixels, where not that of its kind. given: Outputs for its inputs; other values for its
+        widgets, whose defaults are in KINDS."""
         kind = KINDS[name]
         wires = {key: value for key, value in given.items() if isinstance(value, Output)}
         if unknown := given.keys() - kind.inputs.keys() - kind.widgets.keys() | wires.keys() - kind.inputs.keys():
@@ -81,8 +83,8 @@ class Graph:
 
     def note(self, text: str) -> Node:
         """A note in Markdown, high enough for its lines."""
-        lines = sum(max(1, -(-len(line) // 52)) for line in text.splitlines())
-        return self.add("MarkdownNote", "Read me", text=text, tall=60 + 21 * lines)
+        lines = sum(max(1, -(-len(line) // 66)) for line in text.splitlines())
+        return self.add("MarkdownNote", "Read me", text=text, tall=60 + 17 * lines)
 
     def place(self, title: str | None, *columns: list[Node], below: Node | None = None) -> None:
         """The next group: columns of nodes, each from top to bottom, and a note below it. Without a title, no group is drawn."""
@@ -97,7 +99,8 @@ class Graph:
             bottom = max(bottom, y - STACKED)
             x += width + GAP
         if below:
-            below.column, below.x, below.y, below.width = len(self.columns) - 1, left, bottom + PADDING + STACKED, self.columns[-1][1] - left
+            below.column, below.width = len(self.columns) - 1, self.columns[-1][1] - left
+            below.x, below.y = left, bottom + PADDING + STACKED
         if title:
             top = 30 + TITLE
             self.groups.append({"id": len(self.groups) + 1, "title": title, "color": GROUP_COLOUR, "font_size": 24, "flags": {},
@@ -136,7 +139,7 @@ class Graph:
     def to_json(self) -> dict:
         """The workflow's file."""
         points, last = self.reroutes()
-        extra = {"reroutes": points, "linkExtensions": [{"id": link, "parentId": point} for link, point in sorted(last.items())]} if points else {}
+        extra = {"reroutes": points, "linkExtensions": [{"id": link, "parentId": point} for link, point in sorted(last.items())]}
         return {"id": self.uuid(), "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(self.links),
                 "nodes": [self.node(node) for node in self.nodes],
                 "links": [[k.number, k.source.node.number, k.source.slot, k.target.number, k.slot, k.kind] for k in self.links],
@@ -207,7 +210,8 @@ class Graph:
         points, last = self.reroutes()
         subgraph = {"id": definition, "version": 1, "state": {"lastGroupId": 0, "lastNodeId": len(self.nodes), "lastLinkId": number,
                                                               "lastRerouteId": len(points)},
-                    "revision": 0, "config": {}, "name": self.name, "inputNode": {"id": INPUT, "bounding": [-GAP - 200, 0, 140, 20 * len(inputs) + 40]},
+                    "revision": 0, "config": {}, "name": self.name,
+                    "inputNode": {"id": INPUT, "bounding": [-GAP - 200, 0, 140, 20 * len(inputs) + 40]},
                     "outputNode": {"id": OUTPUT, "bounding": [self.columns[-1][1] + GAP, 0, 120, 20 * len(outputs) + 40]},
                     "inputs": entries, "outputs": results, "widgets": [], "nodes": list(written.values()), "groups": [], "links": links,
                     "reroutes": points, "extra": {}, "category": PACK["category"], "description": description}

@@ -48,7 +48,8 @@ ON_THE_TINY_FLUX = {
         "dress, face, hair, sky, hill": "apple, boat", "dress": "apple", "a child's drawing of a girl": "an apple and a boat on sand",
         "raincoat": "a sun and a boat on sand"}),
     "change_background": Tiny(1000064, {
-        "girl, sky, hill, clouds": "robot, brick", "girl": "robot", "a child's drawing of a girl": "a robot on brick", "moon": "a robot on water"}),
+        "girl, sky, hill, clouds": "robot, brick", "girl": "robot", "a child's drawing of a girl": "a robot on brick",
+        "moon": "a robot on water"}),
     "flux_fill_inpainting": Tiny(1002047, {
         "clouds, girl, sky, hill": "car, flower", "clouds": "car", "a child's drawing of a girl": "a car and a flower on floor",
         "balloons": "a balloon and a flower on floor"}),

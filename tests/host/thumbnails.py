@@ -30,5 +30,6 @@ def with_points(picture: Image.Image, inside: list[dict], outside: list[dict]) -
     radius = max(3, picture.width // 40)
     for points, colour in ((inside, "#39ff14"), (outside, "#ff3030")):
         for p in points:
-            ImageDraw.Draw(out).ellipse((p["x"] - radius, p["y"] - radius, p["x"] + radius, p["y"] + radius), fill=colour, outline="black", width=2)
+            x, y = p["x"], p["y"]
+            ImageDraw.Draw(out).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black", width=2)
     return out
