@@ -83,8 +83,8 @@ class Graph:
 
     def note(self, text: str) -> Node:
         """A note in Markdown, high enough for its lines."""
-        lines = sum(max(1, -(-len(line) // 66)) for line in text.splitlines())
-        return self.add("MarkdownNote", "Read me", text=text, tall=60 + 17 * lines)
+        lines = sum(max(1, -(-len(line) // 70)) for line in text.splitlines())
+        return self.add("MarkdownNote", "Read me", text=text, tall=50 + 16 * lines)
 
     def place(self, title: str | None, *columns: list[Node], below: Node | None = None) -> None:
         """The next group: columns of nodes, each from top to bottom, and a note below it. Without a title, no group is drawn."""

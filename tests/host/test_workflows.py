@@ -138,7 +138,10 @@ def test_workflow(server, path):
         if BOXES in shown:
             shown[BOXES] = [with_points(shown[BOXES][0], points["Points inside"], points["Points outside"])]
         chosen = [shown[title][number] for title, number in SHOWN[path.stem.removesuffix(" (demo)")]]
-        thumbnail(chosen, middle_of(mask) if "After" in shown else 0.5).save(path.with_suffix(".jpg"), quality=88)
+        middle = middle_of(mask) if "After" in shown else 0.5
+        if points:
+            middle = np.mean([p["x"] for p in points["Points inside"]]) / shown[BOXES][0].width
+        thumbnail(chosen, middle).save(path.with_suffix(".jpg"), quality=88)
 
 
 def middle_of(mask: np.ndarray) -> float:
