@@ -8,11 +8,11 @@ MASK = "A mask of whatever a word names in a picture, by ConceptAttention. Conne
 REPAINT = "Finds what a word names in a picture and paints it anew from a prompt. Every pixel outside the mask stays as it was."
 
 
-def found(g: Graph):
-    """Concept Attention (Image), Concept Saliency and Saliency to Mask in a row."""
+def found(g: Graph, **shape):
+    """Concept Attention (Image), Concept Saliency and Saliency to Mask in a row, and what the subgraph shows of them."""
     seen = g.add("ConceptAttentionImage", samples=3)
     maps = g.add("ConceptSaliency", recordings=seen["recordings"])
-    mask = g.add("ConceptSaliencyToMask", saliency=maps["saliency"], fill_holes=True)
+    mask = g.add("ConceptSaliencyToMask", saliency=maps["saliency"], fill_holes=True, **shape)
     g.place(None, [seen], [maps], [mask])
     shown = {"model": [(seen, "model")], "clip": [(seen, "clip")], "vae": [(seen, "vae")],
              "image": [(seen, "image"), (maps, "image"), (mask, "image")],
@@ -30,7 +30,7 @@ def mask_by_words() -> dict:
 
 def repaint_by_words() -> dict:
     g = Graph("Repaint by words")
-    _, mask, shown = found(g)
+    _, mask, shown = found(g, grow=12, feather=8)
     prompt = g.add("CLIPTextEncode", "Prompt")
     empty = g.add("CLIPTextEncode", "Negative prompt (empty)")
     encoded = g.add("VAEEncode")

@@ -1,7 +1,8 @@
 """A ComfyUI workflow as a program writes it: nodes and their links, groups in columns from left to right, the file.
 
-Every wire leads to a column further right. One to the next column runs through the gap between the two; a longer one is
-taken over the groups, so that no wire passes behind a node. Source of the format: ComfyUI's docs/specs/workflow_json, version 0.4.
+Every wire leads to the right, or down in its column. One to the next column runs through the gap between the two, one within a
+column through the gap above the node it leads to; a longer one is taken over the groups. So no wire passes behind a node.
+Source of the format: ComfyUI's docs/specs/workflow_json, version 0.4.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass, field
 
 from .workflow_nodes import KINDS, LOOKS, PACK, Kind
 
-GAP, BETWEEN_GROUPS, STACKED = 90, 150, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
+GAP, BETWEEN_GROUPS, STACKED = 130, 150, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
 TITLE, PADDING, LANE = 44, 24, 26  # a group's title, its border, and the distance between wires above the groups
 INPUT, OUTPUT = -10, -20  # what a subgraph's own inputs and outputs are called in its links
-GROUP_COLOUR = "#3f5159"
+GROUP_COLOUR = "#3f789e"
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Graph:
         self.name, self.nodes, self.links, self.groups, self.columns = name, [], [], [], []
 
     def add(self, name: str, title: str | None = None, models=(), tall: int | None = None, **given) -> Node:
-        """A node. tall: its height in pixels, where not that of its kind. given: Outputs for its inputs; other values for its widgets, whose defaults are in KINDS."""
+        """A node. tall: its height in pixels, where not that of its kind. given: Outputs for its inputs; other values for its
+        widgets, whose defaults are in KINDS."""
         kind = KINDS[name]
         wires = {key: value for key, value in given.items() if isinstance(value, Output)}
         if unknown := given.keys() - kind.inputs.keys() - kind.widgets.keys() | wires.keys() - kind.inputs.keys():
@@ -81,57 +83,63 @@ class Graph:
 
     def note(self, text: str) -> Node:
         """A note in Markdown, high enough for its lines."""
-        lines = sum(max(1, -(-len(line) // 52)) for line in text.splitlines())
-        return self.add("MarkdownNote", "Read me", text=text, tall=60 + 21 * lines)
+        lines = sum(max(1, -(-len(line) // 70)) for line in text.splitlines())
+        return self.add("MarkdownNote", "Read me", text=text, tall=50 + 16 * lines)
 
-    def place(self, title: str | None, *columns: list[Node]) -> None:
-        """The next group: columns of nodes, each from top to bottom. Without a title, no group is drawn."""
+    def place(self, title: str | None, *columns: list[Node], below: Node | None = None) -> None:
+        """The next group: columns of nodes, each from top to bottom, and a note below it. Without a title, no group is drawn."""
         x = left = self.columns[-1][1] + BETWEEN_GROUPS if self.columns else 0
         bottom = 0
         for column in columns:
-            y, width = 0, max(node.kind.width for node in column)
+            y, width = 0, max(node.kind.width for node in [*column, *([below] if below else [])])
             for node in column:
                 node.column, node.x, node.y, node.width = len(self.columns), x, y, width
                 y += node.height + STACKED
             self.columns.append((x, x + width))
             bottom = max(bottom, y - STACKED)
             x += width + GAP
+        if below:
+            below.column, below.width = len(self.columns) - 1, self.columns[-1][1] - left
+            below.x, below.y = left, bottom + PADDING + STACKED
         if title:
             top = 30 + TITLE
             self.groups.append({"id": len(self.groups) + 1, "title": title, "color": GROUP_COLOUR, "font_size": 24, "flags": {},
                                 "bounding": [left - PADDING, -top, self.columns[-1][1] - left + 2 * PADDING, bottom + top + PADDING]})
 
     def reroutes(self) -> tuple[list[dict], dict[int, int]]:
-        """The points that long wires pass, and for each such link its last point. Wires of one output share a lane."""
+        """The points that wires pass, and for each such link its last point. Long wires of one output share a lane."""
         points, last, lanes = [], {}, {}
+
+        def point(x: int, y: int, link: Link, before: int | None) -> int:
+            points.append({"id": len(points) + 1, "pos": [x, y], "linkIds": [link.number], **({"parentId": before} if before else {})})
+            return len(points)
+
         for link in sorted(self.links, key=lambda one: (one.source.node.number, one.source.slot, one.target.column)):
-            start, end = link.source.node.column, link.target.column
-            if not 0 <= start < end:
-                raise ValueError(f"{self.name}: {link.target.name} has to stand right of {link.source.node.name}")
-            if end == start + 1:
-                continue
-            key = link.source.node.number, link.source.slot
-            lane = lanes.setdefault(key, {"y": -30 - TITLE - 40 - LANE * len(lanes), "shift": 12 * (len(lanes) % 4), "points": []})
-            columns = [start, end] if not lane["points"] else [end]
-            for column in columns:
-                if any(p["column"] == column for p in lane["points"]):
-                    continue
-                x = self.columns[column][1] + 26 + lane["shift"] if column == start else self.columns[column][0] - 26 - lane["shift"]
-                point = {"id": len(points) + 1, "pos": [x, lane["y"]], "linkIds": []}
-                if lane["points"]:
-                    point["parentId"] = lane["points"][-1]["id"]
-                points.append(point)
-                lane["points"].append({"column": column, "id": point["id"]})
-            passed = [p["id"] for p in lane["points"] if p["column"] <= end]
-            for number in passed:
-                points[number - 1]["linkIds"].append(link.number)
-            last[link.number] = passed[-1]
+            source, target = link.source.node, link.target
+            (_, right), (left, _) = self.columns[source.column], self.columns[target.column]
+            if source.column == target.column and source.y < target.y:
+                y = target.y - 30 - (STACKED - 30) // 2
+                last[link.number] = point(left - 20, y, link, point(right + 20, y, link, None))
+            elif source.column >= target.column:
+                raise ValueError(f"{self.name}: {target.name} has to stand right of {source.name}, or below it")
+            elif target.column > source.column + 1:
+                lane = lanes.setdefault((source.number, link.source.slot), {"number": len(lanes), "points": {}})
+                y, shift = -30 - TITLE - 40 - LANE * lane["number"], 26 + 12 * (lane["number"] % 4)
+                for column, x in ((source.column, right + shift), (target.column, left - shift)):
+                    if column in lane["points"]:
+                        points[lane["points"][column] - 1]["linkIds"].append(link.number)
+                    else:
+                        lane["points"][column] = point(x, y, link, last_of(lane["points"]))
+                for column, number in lane["points"].items():
+                    if column < target.column and link.number not in points[number - 1]["linkIds"]:
+                        points[number - 1]["linkIds"].append(link.number)
+                last[link.number] = lane["points"][target.column]
         return points, last
 
     def to_json(self) -> dict:
         """The workflow's file."""
         points, last = self.reroutes()
-        extra = {"reroutes": points, "linkExtensions": [{"id": link, "parentId": point} for link, point in sorted(last.items())]} if points else {}
+        extra = {"reroutes": points, "linkExtensions": [{"id": link, "parentId": point} for link, point in sorted(last.items())]}
         return {"id": self.uuid(), "revision": 0, "last_node_id": len(self.nodes), "last_link_id": len(self.links),
                 "nodes": [self.node(node) for node in self.nodes],
                 "links": [[k.number, k.source.node.number, k.source.slot, k.target.number, k.slot, k.kind] for k in self.links],
@@ -202,7 +210,8 @@ class Graph:
         points, last = self.reroutes()
         subgraph = {"id": definition, "version": 1, "state": {"lastGroupId": 0, "lastNodeId": len(self.nodes), "lastLinkId": number,
                                                               "lastRerouteId": len(points)},
-                    "revision": 0, "config": {}, "name": self.name, "inputNode": {"id": INPUT, "bounding": [-GAP - 200, 0, 140, 20 * len(inputs) + 40]},
+                    "revision": 0, "config": {}, "name": self.name,
+                    "inputNode": {"id": INPUT, "bounding": [-GAP - 200, 0, 140, 20 * len(inputs) + 40]},
                     "outputNode": {"id": OUTPUT, "bounding": [self.columns[-1][1] + GAP, 0, 120, 20 * len(outputs) + 40]},
                     "inputs": entries, "outputs": results, "widgets": [], "nodes": list(written.values()), "groups": [], "links": links,
                     "reroutes": points, "extra": {}, "category": PACK["category"], "description": description}
@@ -215,6 +224,11 @@ class Graph:
                  "title": self.name, "properties": {"proxyWidgets": shown, **{k: PACK[k] for k in ("cnr_id", "ver")}}, "widgets_values": []}
         return {"id": self.uuid(), "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": [outer], "links": [], "version": 0.4,
                 "definitions": {"subgraphs": [subgraph]}, "extra": {}}
+
+
+def last_of(points: dict[int, int]) -> int | None:
+    """The point that was added last."""
+    return next(reversed(points.values()), None)
 
 
 def widget_type(value) -> str:

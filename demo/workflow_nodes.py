@@ -54,9 +54,9 @@ _WORDS = {"concepts": "", "contrast": DEFAULT_CONTRAST}
 KINDS = {
     "MarkdownNote": _kind("", "", 0, 460, "note", text=""),
     # loaders
-    "UNETLoader": _kind("", "MODEL", unet_name="", weight_dtype="default"),
-    "DualCLIPLoader": _kind("", "CLIP", clip_name1="", clip_name2="", type="flux", device="default"),
-    "VAELoader": _kind("", "VAE", vae_name=""),
+    "UNETLoader": _kind("", "MODEL", 20, unet_name="", weight_dtype="default"),
+    "DualCLIPLoader": _kind("", "CLIP", 20, clip_name1="", clip_name2="", type="flux", device="default"),
+    "VAELoader": _kind("", "VAE", 20, vae_name=""),
     "CheckpointLoaderSimple": _kind("", "MODEL CLIP VAE", ckpt_name=""),
     "LoadImage": _kind("", "IMAGE MASK", _PICTURE, image="", upload="image"),
     # ComfyUI's own

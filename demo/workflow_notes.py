@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-LIVE = """**Tune it live:** open the menu beside *Run* and choose **Run (On Change)**. Every change in **Concept Saliency** and in the \
-green nodes after it shows at once; nothing is sampled again for them."""
+LIVE = """**Tune it live:** open the menu beside *Run* and choose **Run (On Change)**. Every change in **Concept Saliency** and in \
+the green nodes after it shows at once; nothing is sampled again for them."""
 
-KNOWS = """**The demo draws** tree, person, face, dragon, cat, fish, house, car, boat, sun, moon, flower, apple, balloon, mushroom or robot, \
-up to three of them, on grass, floor, sand, water, sky, snow, brick or night. It has no other words. All of this runs on a CPU in seconds; the same \
-workflow for Flux.1 stands beside this one in the template browser, without "(demo)"."""
+KNOWS = """**The demo draws** tree, person, face, dragon, cat, fish, house, car, boat, sun, moon, flower, apple, balloon, mushroom or \
+robot, up to three of them, on grass, floor, sand, water, sky, snow, brick or night. It has no other words. All of this runs on a CPU \
+in seconds; the same workflow for Flux.1 stands beside this one in the template browser."""
 
-DRAWING = """**The picture** is `example.png`, a child's drawing that lies in every ComfyUI's input folder, and the words here are about it. \
-Load your own, type what is in it, and leave out what you cannot name: the description helps, but it may be empty."""
+DRAWING = """**The picture** is *example.png*, a child's drawing that lies in every ComfyUI's input folder, and the words here are about \
+it. Load your own, type what is in it, and leave out what you cannot name: the description helps, but it may be empty."""
 
 SEE = """## See where Flux sees each word
 

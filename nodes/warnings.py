@@ -8,7 +8,7 @@ from server import PromptServer
 def tell(node, warnings: list[str], remarks: list[str] = ()) -> None:
     """Show warnings, and what else there is to know, on the node; empty lists show nothing."""
     for warning in warnings:
-        logging.warning("%s: %s", node.GET_SCHEMA().display_name, warning)
+        logging.warning("%s: %s", node.define_schema().display_name, warning)  # GET_SCHEMA writes to the class, which is locked
     server = getattr(PromptServer, "instance", None)  # there is none when nodes run without a server
     if (warnings or remarks) and server is not None:
         server.send_progress_text("\n".join([*warnings, *remarks]), node.hidden.unique_id)

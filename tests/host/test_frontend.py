@@ -19,7 +19,8 @@ if CHROMIUM is None:
 
 FOLDER = "a folder of any name"  # what live_server calls the pack
 WORKFLOWS = sorted(path.stem for path in (REPOSITORY / "workflows").glob("*.json"))
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--no-first-run"]
 CARD = "[data-testid^='template-workflow-']"
 
 

@@ -3,6 +3,7 @@
 import json
 from urllib.error import HTTPError
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from conftest import HOST, REPOSITORY
@@ -25,8 +26,6 @@ def info(server):
 
 def raw(server, path: str) -> bytes:
     """What the server answers, as it is."""
-    from urllib.request import urlopen
-
     with urlopen(f"http://127.0.0.1:{server.port}{quote(path)}", timeout=30) as reply:
         return reply.read()
 
@@ -37,7 +36,8 @@ def test_every_template_and_its_picture_is_served_as_it_is(server):
     assert sorted(listed) == sorted(path.stem for path in files if path.suffix == ".json") and len(listed) == 12
     for name in listed:
         for suffix in (".json", ".jpg"):
-            assert raw(server, f"/api/workflow_templates/{FOLDER}/{name}{suffix}") == (REPOSITORY / "workflows" / f"{name}{suffix}").read_bytes()
+            served = raw(server, f"/api/workflow_templates/{FOLDER}/{name}{suffix}")
+            assert served == (REPOSITORY / "workflows" / f"{name}{suffix}").read_bytes()
     assert {path.stem for path in files if path.suffix == ".jpg"} == set(listed) and {p.suffix for p in files} == {".json", ".jpg"}
     print(f"{len(listed)} templates, {2 * len(listed)} files answered 200 and equal")
 
@@ -137,5 +137,5 @@ def test_blueprints_run_on_the_demo_model(server, info, name, words):
         kind, into = kinds[output["type"]]
         prompt[output["name"]] = {"class_type": kind, "inputs": {into: [str(link["origin_id"]), link["origin_slot"]]}}
     entry = server.run(prompt)
-    assert entry["status"]["status_str"] == "success", [m["exception_message"] for m in server.messages(entry, "execution_error")] or entry["status"]
+    assert entry["status"]["status_str"] == "success", server.messages(entry, "execution_error") or entry["status"]
     assert {output["name"] for output in subgraph["outputs"]} <= entry["outputs"].keys()

@@ -28,7 +28,7 @@ SHOWN = {  # what each card shows: titles of nodes, and which of their pictures
     "change_background": [("Before", 0), ("After", 0)],
     "flux_fill_inpainting": [(MASK, 0), ("After", 0)],
     "sam3_prompts": [(HEAT, 0), (BOXES, 0)],
-    "two_concepts_two_prompts": [("First thing", 0), ("Second thing", 0), ("From three prompts", 0)],
+    "two_concepts_two_prompts": [("First thing", 0), ("Second thing", 0), ("Before", 0), ("From three prompts", 0)],
 }
 
 
@@ -48,7 +48,8 @@ ON_THE_TINY_FLUX = {
         "dress, face, hair, sky, hill": "apple, boat", "dress": "apple", "a child's drawing of a girl": "an apple and a boat on sand",
         "raincoat": "a sun and a boat on sand"}),
     "change_background": Tiny(1000064, {
-        "girl, sky, hill, clouds": "robot, brick", "girl": "robot", "a child's drawing of a girl": "a robot on brick", "moon": "a robot on water"}),
+        "girl, sky, hill, clouds": "robot, brick", "girl": "robot", "a child's drawing of a girl": "a robot on brick",
+        "moon": "a robot on water"}),
     "flux_fill_inpainting": Tiny(1002047, {
         "clouds, girl, sky, hill": "car, flower", "clouds": "car", "a child's drawing of a girl": "a car and a flower on floor",
         "balloons": "a balloon and a flower on floor"}),
@@ -83,6 +84,7 @@ def on_the_tiny_flux(prompt: dict, tiny: Tiny) -> dict:
             assert inputs["contrast"] == DEFAULT_CONTRAST
             inputs["contrast"] = CONTRAST
         inputs.update(dict.fromkeys({"width", "height"} & inputs.keys(), 256))
+        inputs.update({name: inputs[name] // 4 for name in {"grow", "feather"} & inputs.keys()})
         if node["class_type"] == "KSampler":
             inputs.update(cfg=3.0)
         if node["class_type"] == "ConceptAttentionImage":
@@ -136,7 +138,16 @@ def test_workflow(server, path):
         if BOXES in shown:
             shown[BOXES] = [with_points(shown[BOXES][0], points["Points inside"], points["Points outside"])]
         chosen = [shown[title][number] for title, number in SHOWN[path.stem.removesuffix(" (demo)")]]
-        thumbnail(chosen).save(path.with_suffix(".jpg"), quality=88)
+        middle = middle_of(mask) if "After" in shown else 0.5
+        if points:
+            middle = np.mean([p["x"] for p in points["Points inside"]]) / shown[BOXES][0].width
+        thumbnail(chosen, middle).save(path.with_suffix(".jpg"), quality=88)
+
+
+def middle_of(mask: np.ndarray) -> float:
+    """Where from left to right the smaller part of a mask lies: what it holds, or what it leaves out."""
+    columns = np.nonzero(mask > 127 if (mask > 127).mean() < 0.5 else mask <= 127)[1]
+    return float(columns.mean() / mask.shape[1])
 
 
 def check_only_the_mask_changed(name: str, before: Image.Image, after: Image.Image, mask: np.ndarray, scene) -> None:

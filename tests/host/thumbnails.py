@@ -7,26 +7,21 @@ from PIL import Image, ImageDraw
 SIDE, GAP, BACK = 512, 6, (24, 24, 28)
 
 
-def thumbnail(pictures: list[Image.Image]) -> Image.Image:
-    """One picture fills the card; of two each takes half, cropped to its middle; of three the last takes the right two thirds;
-    four make a square."""
-    canvas = Image.new("RGB", (SIDE, SIDE), BACK)
-    half, third = (SIDE - GAP) // 2, (SIDE - 2 * GAP) // 3
-    places = {1: [(0, 0, SIDE, SIDE)],
-              2: [(0, 0, half, SIDE), (half + GAP, 0, half, SIDE)],
-              3: [(0, 0, half, half), (half + GAP, 0, half, half), (0, half + GAP, SIDE, half)],
-              4: [(x, y, half, half) for y in (0, half + GAP) for x in (0, half + GAP)]}[len(pictures)]
-    for picture, (x, y, width, height) in zip(pictures, places):
-        canvas.paste(cover(picture, width, height), (x, y))
+def thumbnail(pictures: list[Image.Image], middle: float = 0.5) -> Image.Image:
+    """Two pictures beside each other, each without its caption and cut to the part about `middle` (0 is its left edge, 1 its right);
+    or four in a square, with their captions."""
+    canvas, half = Image.new("RGB", (SIDE, SIDE), BACK), (SIDE - GAP) // 2
+    for number, picture in enumerate(pictures):
+        x, y = (half + GAP) * (number % 2), (half + GAP) * (number // 2)
+        bar = picture.height - picture.width  # pictures here are square but for their captions
+        if len(pictures) == 2:
+            large = picture.crop((0, bar, picture.width, picture.height)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            left = min(max(0, round(middle * SIDE - half / 2)), SIDE - half)
+            canvas.paste(large.crop((left, 0, left + half, SIDE)), (x, y))
+        else:
+            fitted = picture.resize((round(half * picture.width / picture.height), half), Image.Resampling.LANCZOS)
+            canvas.paste(fitted, (x + (half - fitted.width) // 2, y))
     return canvas
-
-
-def cover(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture's middle in this size: enlarged until both sides are filled, the rest cut off."""
-    scale = max(width / picture.width, height / picture.height)
-    large = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-    left, top = (large.width - width) // 2, (large.height - height) // 2
-    return large.crop((left, top, left + width, top + height))
 
 
 def with_points(picture: Image.Image, inside: list[dict], outside: list[dict]) -> Image.Image:
@@ -35,5 +30,6 @@ def with_points(picture: Image.Image, inside: list[dict], outside: list[dict]) -
     radius = max(3, picture.width // 40)
     for points, colour in ((inside, "#39ff14"), (outside, "#ff3030")):
         for p in points:
-            ImageDraw.Draw(out).ellipse((p["x"] - radius, p["y"] - radius, p["x"] + radius, p["y"] + radius), fill=colour, outline="black", width=2)
+            x, y = p["x"], p["y"]
+            ImageDraw.Draw(out).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black", width=2)
     return out
