@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "capture", "saliency_of_image"]
 __version__ = "0.2.0"
 
+WEB_DIRECTORY = "web"  # served by ComfyUI: the nodes' help pages, docs/<node_id>.md and docs/<node_id>/<language>.md
 _LAZY = {"capture": "capture", "saliency_of_image": "image"}  # name -> module in headless
 
 

@@ -25,7 +25,7 @@ class ConceptSaliencyDemoModel(io.ComfyNode):
             display_name="Demo Flux (tiny)",
             category=CATEGORY,
             description="A very small Flux that comes with this pack and runs on any CPU. It draws simple scenes of 256 x 256 pixels: "
-                        + ", ".join(sorted(Tokenizer().numbers)),
+                        + ", ".join(sorted(filter(str.isalpha, Tokenizer().numbers))) + ".",
             inputs=[],
             outputs=[io.Model.Output("model"), io.Clip.Output("clip"), io.Vae.Output("vae")],
         )
