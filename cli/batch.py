@@ -56,8 +56,8 @@ class Results:
                 line = self.make(name, model, question, source)
             exported.write(line)
         except Exception as error:  # whatever is wrong with one picture, the others go on
-                text = str(error) if isinstance(error, ValueError) else f"'{source}': {type(error).__name__}: {error}"
-                line = {"picture": name, "error": text}
+            text = str(error) if isinstance(error, ValueError) else f"'{source}': {type(error).__name__}: {error}"
+            line = {"picture": name, "error": text}
         if name not in self.told or "error" in line:
             self.tell(line)
         return line
@@ -148,7 +148,8 @@ def command(folder: Path, model: models.Model, model_name: str, question: Questi
                 click.echo(json.dumps(line))
         state.wait_for_everyone()
         if kinds and state.is_main_process:
-            told = {line["picture"]: line for file in out.glob("results-*.jsonl") for line in lines(file)}
+            found = [line for file in out.glob("results-*.jsonl") for line in lines(file)]
+            told = {line["picture"]: line for line in sorted(found, key=lambda line: "error" in line)}  # errors are of this run
             exported.gather([told[name] for name in names])
     click.echo(f"{len(mine) - broken} pictures done, {broken} failed. Results: {out.resolve()}", err=True)
     if broken:
