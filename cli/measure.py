@@ -17,7 +17,7 @@ from ..core.recording import Recording
 from ..core.saliency import parse_layers, saliency
 from .datasets import DataSet, Sample, resized
 from .models import Model
-from .protocols import Metrics, Rules
+from .protocols import OURS, Metrics, Rules
 
 
 class Measured(NamedTuple):
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
         return " ".join([*map(str, self[:4]), *more])
 
 
-def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterable[Setting], contrast: str, rules: Rules,
+def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterable[Setting], contrast: str, rules: Rules = OURS,
             samples: int = 1, label: str = "measuring", things: bool = True) -> dict[Setting, Measured]:
     """The metrics of every setting over the samples `picks` of a data set; see core/metrics.py.
 

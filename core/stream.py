@@ -135,7 +135,8 @@ class ConceptStream:
         out = attend(rotate(q, self.pe), rotate(k, self.pe), v, image_keys, image_values, self.self_attention)
         self.scores["output"].append(output_scores(linear_shares(out) if self.linear else out, image_out))
         if "cross-attention" in self.scores:
-            self.scores["cross-attention"].append(cross_attention_scores(linear_shares(q) if self.linear else q, unrotate(image_keys, image_pe)))
+            queries = linear_shares(q) if self.linear else q
+            self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
         if not self.complete:  # nobody reads the states after the last block
             self.states = block.update(self.states, out)
         return out

@@ -11,7 +11,6 @@ from concept_saliency.cli import main
 from concept_saliency.cli.datasets import TinyWorld
 from concept_saliency.cli.evaluate import HELD_OUT
 from concept_saliency.cli.measure import Setting, measure
-from concept_saliency.cli.protocols import rules
 from concept_saliency.cli.models import Tiny
 from concept_saliency.core.concepts import DEFAULT_CONTRAST
 from concept_saliency.core.saliency import saliency
@@ -41,8 +40,7 @@ def test_weights_are_small():
 def test_maps_find_things_in_scenes_that_training_never_saw(tiny):
     """Well above chance on a handful of scenes; the figures that count are printed by `concept-saliency evaluate`."""
     data = TinyWorld(range(HELD_OUT + 900_000, HELD_OUT + 900_010))
-    metrics = measure(Tiny(tiny), data, range(10), [Setting(tiny.noise_level, "output", "auto", 0.0)], DEFAULT_CONTRAST,
-                      rules("ours", "tiny"))
+    metrics = measure(Tiny(tiny), data, range(10), [Setting(tiny.noise_level, "output", "auto", 0.0)], DEFAULT_CONTRAST)
     found = metrics.popitem()[1].pooled
     assert found.mean_iou >= 0.6 and found.mean_average_precision >= 0.6
 
