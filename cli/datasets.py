@@ -22,6 +22,8 @@ VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-201
 VOC_NAMES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
              "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train",
              "tv monitor")  # 1 to 20 in the label pictures
+PAPER_VOC_NAMES = ("plane", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog", "horse", "motorcycle",
+                   "person", "pot", "sheep", "sofa", "train", "monitor")
 VOC_CONTRAST = "background, floor, grass, tree, sky"  # the authors'; "person" is a class there
 NOT_COUNTED = -1
 
@@ -29,13 +31,14 @@ NOT_COUNTED = -1
 @dataclass(frozen=True)
 class Sample:
     """One picture. image: H x W x 3 uint8; labels: H x W int16, i + 1 where targets[i] is, 0 elsewhere, NOT_COUNTED
-    where nobody knows. seed: of the noise that is mixed in."""
+    where nobody knows. seed: of the noise that is mixed in. numbers: of the targets, where their data set numbers classes."""
 
     name: str
     image: np.ndarray
     targets: tuple[str, ...]
     labels: np.ndarray
     seed: int = 0
+    numbers: tuple[int, ...] = ()
 
 
 class TinyWorld(Sequence):
@@ -91,13 +94,15 @@ class ImageNetSegmentation(Sequence):
 class PascalVOC(Sequence):
     """PascalVOC 2012 (VOCdevkit/VOC2012): the segmentation split `split`; pixels on an object's outline (255) do not count.
 
-    single: only pictures with exactly one class, each class alone; else all pictures, their classes at once.
+    single: only pictures with exactly one class, each class alone; else all pictures, their classes at once. paper: the authors'
+    names, and the classes that are left in the labels at label_size; `single` then means at most two of them, the
+    background being one, and they are taken at once.
     """
 
     contrast = VOC_CONTRAST
 
-    def __init__(self, folder: Path, split: str = "val", single: bool = True):
-        self.folder, self.together = folder, not single
+    def __init__(self, folder: Path, split: str = "val", single: bool = True, paper: bool = False):
+        self.folder, self.together, self.paper = folder, paper or not single, paper
         self.title = f"PascalVOC 2012 {split}, {'single' if single else 'multi'}-class"
         self.label_size = (224, 224) if single else (64, 64)
         listed = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -105,7 +110,7 @@ class PascalVOC(Sequence):
             raise ValueError(f"There is no '{listed}'. --path is the folder VOCdevkit/VOC2012 of {VOC_URL}")
         self.names = listed.read_text("utf-8").split()
         if single:
-            self.names = [name for name in self.names if len(self._classes(self._labels(name))) == 1]
+            self.names = [name for name in self.names if self._is_single(self._labels(name))]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,7 +122,9 @@ class PascalVOC(Sequence):
         labels = np.where(found == 255, NOT_COUNTED, 0).astype(np.int16)
         for i, number in enumerate(classes):
             labels[found == number] = i + 1
-        return Sample(name, np.array(read(self.folder / "JPEGImages" / f"{name}.jpg")), tuple(VOC_NAMES[c - 1] for c in classes), labels)
+        names = PAPER_VOC_NAMES if self.paper else VOC_NAMES
+        image = np.array(read(self.folder / "JPEGImages" / f"{name}.jpg"))
+        return Sample(name, image, tuple(names[c - 1] for c in classes), labels, numbers=tuple(classes))
 
     def _labels(self, name: str) -> np.ndarray:
         path = self.folder / "SegmentationClass" / f"{name}.png"
@@ -127,9 +134,16 @@ class PascalVOC(Sequence):
         except (OSError, SyntaxError) as error:
             raise Unreadable(f"'{path}' cannot be read as a picture of labels: {error}") from error
 
-    @staticmethod
-    def _classes(labels: np.ndarray) -> list[int]:
-        return [int(c) for c in np.unique(labels) if 0 < c < 255]
+    def _classes(self, labels: np.ndarray) -> list[int]:
+        return [int(c) for c in np.unique(self._scored(labels)) if 0 < c < 255]
+
+    def _is_single(self, labels: np.ndarray) -> bool:
+        classes = self._classes(labels)
+        return len(classes) == 1 or (self.paper and len(classes) == 2 and not (self._scored(labels) == 0).any())
+
+    def _scored(self, labels: np.ndarray) -> np.ndarray:
+        """The labels in which the classes of a picture are looked for."""
+        return resized(labels, self.label_size) if self.paper else labels
 
 
 class Folder(Sequence):
@@ -165,13 +179,23 @@ class Folder(Sequence):
 DataSet = TinyWorld | ImageNetSegmentation | PascalVOC | Folder
 
 
-def read_class_names(file: Path | None) -> dict[str, str]:
-    """WordNet id -> name of a JSON file: {"n02123045": "cat", ...}, or Keras' {"281": ["n02123045", "tabby"], ...}.
+def resized(picture: np.ndarray, size: tuple[int, int], how: Image.Resampling = Image.Resampling.NEAREST) -> np.ndarray:
+    """H x W x 3 uint8, or H x W labels (by nearest neighbour), at `size` (H, W), as the authors' transforms do it."""
+    if picture.ndim == 3:
+        return np.array(Image.fromarray(picture).resize(size[::-1], how))
+    return np.array(Image.fromarray(picture.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST)).astype(picture.dtype)
 
-    Raises ValueError for anything else; a bare list of names says not which WordNet id each belongs to.
+
+def read_class_names(file: Path | None, wordnet: Path | None = None) -> dict[str, str]:
+    """WordNet id -> name of a JSON file: {"n02123045": "cat", ...}, Keras' {"281": ["n02123045", "tabby"], ...}, or the authors'
+    {"categories": {"tabby": "cat", ...}}, whose keys are the first words of WordNet's entries.
+
+    wordnet: data.noun of WordNet 3.0, which says the WordNet id of these. Raises ValueError for anything else; a bare list
+    of names says not which WordNet id each belongs to.
     """
     wanted = ('ImageNet-Segmentation names its classes by WordNet id. Give --class-names a JSON file such as '
-              '{"n02123045": "cat", ...}, or imagenet_class_index.json as Keras has it. The paper uses short everyday names.')
+              '{"n02123045": "cat", ...}, imagenet_class_index.json as Keras has it, or the authors\' imagenet_class_map.json. '
+              'The paper uses short everyday names.')
     if file is None:
         raise ValueError(wanted)
     try:
@@ -180,10 +204,27 @@ def read_class_names(file: Path | None) -> dict[str, str]:
         raise ValueError(f"'{file}' is no JSON: {error}. {wanted}") from error
     if not isinstance(found, dict) or not found:
         raise ValueError(f"'{file}' holds no names by WordNet id. {wanted}")
+    if isinstance(found.get("categories"), dict):
+        return _by_wordnet_id(found["categories"], file, wordnet)
     pairs = [value if isinstance(value, list) else (key, value) for key, value in found.items()]
     if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs):
         raise ValueError(f"'{file}' holds something else than names. {wanted}")
     return {synset: name.split(",")[0].replace("_", " ").strip() for synset, name in pairs}
+
+
+def _by_wordnet_id(names: dict[str, str], file: Path, wordnet: Path | None) -> dict[str, str]:
+    """First word of an entry -> name, to WordNet id -> name. A line of data.noun begins with the entry's number and words."""
+    if wordnet is None:
+        raise ValueError(f"'{file}' names classes by the first words of WordNet's entries. Give --wordnet the file data.noun of "
+                         "WordNet 3.0, which says their WordNet ids: it is in Debian's wordnet-base, and in nltk's corpora/wordnet.")
+    found = {}
+    for line in wordnet.read_text("latin-1").splitlines():
+        parts = line.split(" ", 5)
+        if len(parts) == 6 and parts[0].isdigit() and parts[4].replace("_", " ") in names:
+            found[f"n{parts[0]}"] = names[parts[4].replace("_", " ")]
+    if not found:
+        raise ValueError(f"--wordnet is '{wordnet}', in which none of the names of '{file}' is found. Give data.noun of WordNet 3.0.")
+    return found
 
 
 def _h5py():

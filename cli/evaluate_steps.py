@@ -10,18 +10,28 @@ from typing import Callable, Iterable, NamedTuple, Sequence
 
 from tqdm import tqdm
 
+from ..core.metrics import bootstrapped
 from .datasets import DataSet
-from .measure import Setting, measure, one_pass
+from .measure import Measured, Setting, measure, one_pass
 from .models import Model
 from .place import replace_text
+from .protocols import Rules
 
 
 class Figures(NamedTuple):
-    """What was measured of one setting; see core/metrics.py."""
+    """What was measured of one setting; see core/metrics.py. Of things: their mean, and the ends of its bootstrap interval."""
 
     pixel_accuracy: float
     mean_iou: float
     mean_average_precision: float
+    thing_iou: tuple[float, float, float]
+    thing_precision: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, found: Measured) -> Figures:
+        pooled, things = found
+        return cls(pooled.pixel_accuracy, pooled.mean_iou, pooled.mean_average_precision, bootstrapped(things.ious),
+                   bootstrapped(things.precisions))
 
 
 class Ledger:
@@ -56,15 +66,15 @@ def _differing(found: dict, asked: dict) -> str:
     return ", ".join(key for key in asked if not isinstance(found, dict) or found.get(key) != asked[key])
 
 
-def measured(model: Model, data: DataSet, picks: Sequence[int], settings: Iterable[Setting], contrast: str, samples: int, label: str,
-             ledger: Ledger, tell: Callable[[dict[Setting, Figures]], None]) -> dict[Setting, Figures]:
+def measured(model: Model, data: DataSet, picks: Sequence[int], settings: Iterable[Setting], contrast: str, rules: Rules, samples: int,
+             label: str, ledger: Ledger, tell: Callable[[dict[Setting, Figures]], None], things: bool = True) -> dict[Setting, Figures]:
     """What measure() gives, but for what is in the ledger already; `tell` is given the figures of each step as it ends."""
     groups = [list(group) for _, group in groupby(sorted(settings, key=one_pass), key=one_pass)]
     for number, group in enumerate(groups, 1):
         if missing := [setting for setting in group if (label, setting) not in ledger.figures]:
-            found = measure(model, data, picks, missing, contrast, samples, f"{label}, step {number} of {len(groups)}")
+            found = measure(model, data, picks, missing, contrast, rules, samples, f"{label}, step {number} of {len(groups)}", things)
             for setting, metrics in found.items():
-                ledger.add(label, setting, Figures(metrics.pixel_accuracy, metrics.mean_iou, metrics.mean_average_precision))
+                ledger.add(label, setting, Figures.of(metrics))
         tell({setting: ledger.figures[label, setting] for setting in group})
     return {setting: ledger.figures[label, setting] for group in groups for setting in group}
 

@@ -196,7 +196,7 @@ def pooled_table(model: TinyFlux, seeds: range, settings: Iterable[Setting]) -> 
     lines = ["| space | rivals | accuracy | mIoU | mAP |", "|---" * 5 + "|"]
     data = TinyWorld(seeds)
     for name, rivals in (("the paper's", data.contrast), ("every ground", CONTRAST)):
-        for s, m in measure(Tiny(model), data, range(len(seeds)), settings, rivals).items():
+        for s, (m, _) in measure(Tiny(model), data, range(len(seeds)), settings, rivals).items():
             lines.append(f"| {s.space} | {name} | {m.pixel_accuracy:.4f} | {m.mean_iou:.4f} | {m.mean_average_precision:.4f} |")
     return lines
 

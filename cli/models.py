@@ -38,11 +38,13 @@ class Model(Protocol):
 
     def record(self, images: Tensor, concepts: str, contrast: str, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seeds: range = range(1), token: str = "mean",
-               cross_attention: bool = False, self_attention: bool = True, progress: Progress = iter) -> dict[str, Recording]:
+               cross_attention: bool = False, self_attention: bool = True, linear: bool = False, pooled_prompt: bool = True,
+               progress: Progress = iter) -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1, of any size: one pass for each of `seeds`.
 
         captions: one a picture, empty if not given. Recording.image_size is the pictures' own size.
-        self_attention: whether concepts see one another. progress: wraps the steps of the work, passes or blocks.
+        self_attention: whether concepts see one another. linear: see core.stream. pooled_prompt: whether the captions' pooled
+        vectors go in, where the model takes any. progress: wraps the steps of the work, passes or blocks.
         """
 
 
@@ -83,10 +85,10 @@ class Tiny:
         return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, **own)
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
-               cross_attention=False, self_attention=True, progress=iter) -> dict[str, Recording]:
+               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter) -> dict[str, Recording]:
         latents = self._encode(images)
         passes = [self.flux.record_latents(latents, concepts, contrast, captions, noise_level, seed, token, cross_attention,
-                                           self_attention) for seed in progress(seeds)]
+                                           self_attention, linear) for seed in progress(seeds)]
         size = tuple(images.shape[2:])
         return {space: replace(joined([one[space] for one in passes]), image_size=size) for space in passes[0]}
 

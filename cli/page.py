@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
 import torch
 
 from ..core import masks, render
-from .datasets import DataSet
-from .measure import Setting, look, prepared, resized
+from ..core.saliency import saliency
+from .datasets import DataSet, resized
+from .measure import Setting, look, prepared
 from .models import Model
+from .protocols import Rules
 
 SIDE = 256
 
 
 def write_page(file: Path, model: Model, data: DataSet, picks: Sequence[int], setting: Setting, contrast: str,
-               samples: int) -> None:
-    """Write a contact sheet, one row a sample and target; masks are where a map exceeds its mean."""
+               rules: Rules, samples: int) -> None:
+    """Write a contact sheet, one row a sample and target; maps have a softmax, masks are where a map exceeds its mean."""
+    rules = replace(rules, linear=False)
     tiles = []
     for pick in picks:
         sample = data[pick]
-        image, _ = prepared(sample, model, data)
+        image, _ = prepared(sample, model, data, rules)
         shown = torch.from_numpy(resized(sample.image, (SIDE, SIDE))).float() / 255
         labels = torch.from_numpy(resized(sample.labels, (SIDE, SIDE)))
         for targets in [sample.targets] if data.together else [(t,) for t in sample.targets]:
-            result = look(model, image, targets, [setting], contrast, sample.seed, samples, setting.noise_level,
-                          setting.self_attention)[setting].at_size((SIDE, SIDE))
+            recordings = look(model, image, targets, contrast, sample.seed, samples, setting.noise_level, setting.self_attention, rules)
+            result = saliency(recordings[setting.space], setting.layers, temperature=setting.temperature).at_size((SIDE, SIDE))
             heat = render.tiles(result, masks.soft_masks(result))
             for i, target in enumerate(targets):
                 mask = masks.mask(result, target, "mean")[0]

@@ -106,7 +106,7 @@ def rows_of(concepts: str, names: Sequence[str]) -> list[int]:
 class ConceptInputs:
     """What is recorded: names of the concepts and of their rivals, and one text vector for each, concepts first, 1 x C x D.
 
-    cross_attention: that space too. self_attention: see core.stream.attend.
+    cross_attention: that space too. self_attention, linear: see core.stream.
     """
 
     concepts: tuple[str, ...]
@@ -114,6 +114,7 @@ class ConceptInputs:
     vectors: Tensor
     cross_attention: bool = False
     self_attention: bool = True
+    linear: bool = False
 
     @classmethod
     def encoded(cls, concepts: str, contrast: str, encode: Callable[[str], Tensor], token: str = "mean", cross_attention: bool = False,

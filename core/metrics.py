@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Sequence
+from typing import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -31,24 +31,15 @@ class SegmentationMetrics:
         The mask is where the coefficients exceed their mean; mask and min-max scaled coefficients are
         enlarged to the label's size by nearest neighbour, so that it is enough to count each cell's pixels.
         """
-        from sklearn.metrics import average_precision_score
-
         coefficients = coefficients.double()
-        number = torch.arange(coefficients.numel(), dtype=torch.float64).view(1, 1, *coefficients.shape)
-        cells = interpolate(number, size=label.shape, mode="nearest").long().flatten()
-        counted = torch.ones_like(label, dtype=torch.bool) if counted is None else counted
-        total = torch.bincount(cells[counted.flatten()], minlength=coefficients.numel()).numpy()
-        inside = torch.bincount(cells[(label.bool() & counted).flatten()], minlength=coefficients.numel()).numpy()
+        inside, outside = pixels_of_cells(coefficients, label, counted)
         above = (coefficients > coefficients.mean()).flatten().numpy()
-        self.correct += int(np.where(above, inside, total - inside).sum())
-        self.labelled += int(total.sum())
-        span = coefficients.max() - coefficients.min()
-        scaled = ((coefficients - coefficients.min()) / (span or 1)).flatten().numpy()
-        outside, scores = total - inside, (1 - scaled, scaled)  # the background's plane, then the object's
-        truth = np.repeat((1, 0, 1, 0), total.size)
-        weights = np.concatenate((outside, inside, inside, outside))
-        self.precisions.append(float(average_precision_score(truth, np.concatenate((scores[0], scores[0], scores[1], scores[1])),
-                                                             sample_weight=weights)))
+        self.correct += int(np.where(above, inside, outside).sum())
+        self.labelled += int((inside + outside).sum())
+        low, high = coefficients.min(), coefficients.max()
+        scaled = ((coefficients - low) / (high - low)).flatten().numpy() if high > low else np.zeros(inside.size)
+        background = 1 - scaled if high > low else scaled  # their 0 / 0 is read as 0 in both planes
+        self.precisions.append(precision_of_planes(background, scaled, inside, outside))
 
     @property
     def pixel_accuracy(self) -> float:
@@ -65,7 +56,7 @@ class SegmentationMetrics:
 
 @dataclass
 class ClassMetrics:
-    """Pixel accuracy and mIoU of several classes at once, accumulated over pictures (experiments/pascal_voc_segmentation).
+    """Pixel accuracy and mIoU of several classes at once, accumulated over pictures.
 
     mIoU is the mean over all classes that were there or were found, the background being one of them.
     """
@@ -76,12 +67,11 @@ class ClassMetrics:
     covered: Counter = field(default_factory=Counter)
     mean_average_precision: float = float("nan")  # not defined here
 
-    def add(self, maps: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+    def add(self, maps: Tensor, labels: Tensor, names: Sequence[Hashable]) -> None:
         """One picture. maps: C x h x w, the rows `names`, then their rivals; labels: H x W, i + 1 where names[i] is,
         0 for the background, negative for pixels that do not count. The strongest row wins a pixel."""
         winner = maps.argmax(dim=0) + 1
-        winner = torch.where(winner > len(names), 0, winner)
-        found = interpolate(winner[None, None].double(), size=labels.shape, mode="nearest")[0, 0].long()[labels >= 0]
+        found = enlarged(torch.where(winner > len(names), 0, winner), labels.shape)[labels >= 0]
         labels = labels[labels >= 0]
         self.correct += int((found == labels).sum())
         self.labelled += len(labels)
@@ -96,6 +86,77 @@ class ClassMetrics:
     @property
     def mean_iou(self) -> float:
         return float(np.mean([self.shared[name] / covered for name, covered in self.covered.items() if covered]))
+
+
+@dataclass
+class ThingMetrics:
+    """IoU of every thing's own mask and AP of its own plane, each thing counting as much as any other, however large.
+
+    One entry a picture: the figures of the things in it.
+    """
+
+    ious: list[list[float]] = field(default_factory=list)
+    precisions: list[list[float]] = field(default_factory=list)
+
+    def add(self, things: Iterable[tuple[Tensor, Tensor, Tensor]], counted: Tensor) -> None:
+        """One picture: of each thing its mask h x w bool, its coefficients h x w, and where it is H x W bool.
+
+        counted: H x W bool. A thing without a pixel that counts is left out, and so is a picture of such things alone.
+        """
+        from sklearn.metrics import average_precision_score
+
+        found: list[tuple[float, float]] = []
+        for mask, coefficients, there in things:
+            if not (there & counted).any():
+                continue
+            inside, outside = pixels_of_cells(coefficients, there, counted)
+            scores = coefficients.double().flatten().numpy()
+            precision = average_precision_score(np.repeat((1, 0), inside.size), np.tile(scores, 2),
+                                                sample_weight=np.concatenate((inside, outside)))
+            found.append((iou(enlarged(mask, there.shape) & counted, there & counted), float(precision)))
+        if found:
+            ious, precisions = zip(*found)
+            self.ious.append(list(ious))
+            self.precisions.append(list(precisions))
+
+
+def bootstrapped(pictures: Sequence[Sequence[float]], draws: int = 1000, confidence: float = 0.95) -> tuple[float, float, float]:
+    """The mean of all values, and the ends of its bootstrap interval; NaN where there is none.
+
+    pictures: the values of each picture, which are drawn together, for things in one picture are no independent cases.
+    """
+    if not pictures:
+        return (float("nan"),) * 3
+    sums, counts = np.array([sum(values) for values in pictures]), np.array([len(values) for values in pictures])
+    picks = np.random.default_rng(0).integers(len(pictures), size=(draws, len(pictures)))
+    low, high = np.quantile(sums[picks].sum(axis=1) / counts[picks].sum(axis=1), ((1 - confidence) / 2, (1 + confidence) / 2))
+    return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def enlarged(cells: Tensor, size: Sequence[int]) -> Tensor:
+    """h x w of any type -> `size` (H, W), by nearest neighbour."""
+    return interpolate(cells[None, None].double(), size=tuple(size), mode="nearest")[0, 0].to(cells.dtype)
+
+
+def pixels_of_cells(cells: Tensor, label: Tensor, counted: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of `label` H x W bool are inside and outside of it in each of the cells h x w that is enlarged to it.
+
+    counted: H x W bool, the others are in neither.
+    """
+    counted = torch.ones_like(label, dtype=torch.bool) if counted is None else counted
+    numbers = enlarged(torch.arange(cells.numel()).view_as(cells), label.shape)
+    inside = torch.bincount(numbers[label.bool() & counted], minlength=cells.numel())
+    outside = torch.bincount(numbers[~label.bool() & counted], minlength=cells.numel())
+    return inside.numpy(), outside.numpy()
+
+
+def precision_of_planes(background: np.ndarray, foreground: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> float:
+    """AP of two planes of scores at once, one value a cell each, with the cells' pixels as pixels_of_cells counts them."""
+    from sklearn.metrics import average_precision_score
+
+    truth = np.repeat((1, 0, 1, 0), inside.size)
+    weights = np.concatenate((outside, inside, inside, outside))
+    return float(average_precision_score(truth, np.concatenate((background, background, foreground, foreground)), sample_weight=weights))
 
 
 def iou(predicted: Tensor, label: Tensor) -> float:

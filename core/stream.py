@@ -84,6 +84,16 @@ def _products(rows: Tensor, columns: Tensor) -> Tensor:
     return products[:, :-1] + products[:, -1:]
 
 
+def linear_shares(rows: Tensor) -> Tensor:
+    """Every concept's share in each dimension, ... x C x D float32: what it has above the least of them, of all that they have.
+
+    The paper's PascalVOC experiments take the scores of these, without a softmax.
+    """
+    above = rows.float() - rows.float().amin(dim=-2, keepdim=True)
+    total = above.sum(dim=-2, keepdim=True)
+    return above / torch.where(total == 0, 1, total)
+
+
 def rotate(x: Tensor, pe: Tensor | None) -> Tensor:
     """RoPE: x B x heads x N x d, pe B x 1 x N x d/2 x 2 x 2 (rotations, as in flux/math.py); None is the identity."""
     if pe is None:
@@ -101,12 +111,12 @@ class ConceptStream:
     """Carries concept states through one forward pass and collects every block's scores.
 
     vectors: 1 x C x D_text, text vectors of the concepts. family: a naming, see core/families. cross_attention: scores of
-    that space beside those of "output". self_attention: see attend.
+    that space beside those of "output". self_attention: see attend. linear: scores of linear_shares.
     """
 
     def __init__(self, family, model, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None, cross_attention: bool = False,
-                 self_attention: bool = True):
-        self.family, self.self_attention = family, self_attention
+                 self_attention: bool = True, linear: bool = False):
+        self.family, self.self_attention, self.linear = family, self_attention, linear
         self.depth = len(family.blocks(model))
         self.states, self.modulation, self.pe = family.begin(model, vectors, timesteps, guidance)
         self.scores: dict[str, list[Tensor]] = {"output": []}
@@ -123,9 +133,10 @@ class ConceptStream:
         block = self.family.block(module, self.modulation)
         q, k, v = block.project(self.states)
         out = attend(rotate(q, self.pe), rotate(k, self.pe), v, image_keys, image_values, self.self_attention)
-        self.scores["output"].append(output_scores(out, image_out))
+        self.scores["output"].append(output_scores(linear_shares(out) if self.linear else out, image_out))
         if "cross-attention" in self.scores:
-            self.scores["cross-attention"].append(cross_attention_scores(q, unrotate(image_keys, image_pe)))
+            queries = linear_shares(q) if self.linear else q
+            self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
         if not self.complete:  # nobody reads the states after the last block
             self.states = block.update(self.states, out)
         return out

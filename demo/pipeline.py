@@ -57,8 +57,8 @@ class TinyFlux:
         recorder = Recorder(inputs.concepts, inputs.contrast, bfl.NAME, self.defaults, schedule, len(self.flux.double_blocks), image_size)
         return inputs.vectors, recorder
 
-    def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True) -> Tensor:
-        stream = ConceptStream(bfl, self.flux, vectors, t, None, cross_attention, self_attention)
+    def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True, linear=False) -> Tensor:
+        stream = ConceptStream(bfl, self.flux, vectors, t, None, cross_attention, self_attention, linear)
         velocity = self.flux(img, txt, t, grid, watch=stream.watch)
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity
@@ -106,8 +106,8 @@ class TinyFlux:
     @torch.no_grad()
     def record_latents(self, latents: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                        noise_level: float | None = None, seed: int = 0, token: str = "mean",
-                       cross_attention: bool = False, self_attention: bool = True) -> dict[str, Recording]:
-        """The same for pictures that are encoded already: model latents B x 16 x h x w, even sides."""
+                       cross_attention: bool = False, self_attention: bool = True, linear: bool = False) -> dict[str, Recording]:
+        """The same for pictures that are encoded already: model latents B x 16 x h x w, even sides. linear: see core.stream."""
         level = self.noise_level if noise_level is None else noise_level
         size = tuple(side * 8 for side in latents.shape[-2:])
         vectors, recorder = self._begin(concepts, contrast, [level, 0.0], size, token)
@@ -115,7 +115,7 @@ class TinyFlux:
         img, grid = pack((1 - level) * latents + level * noise)
         txt = self.encode_prompts(captions or [""] * len(latents))
         self._watched(img, grid, txt, torch.full((len(latents),), level), vectors, recorder, cross_attention,
-                      self_attention)
+                      self_attention, linear)
         return recorder.finish()
 
 

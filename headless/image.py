@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -42,16 +43,17 @@ def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, conc
 def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
-                 self_attention: bool = True, guidance_scale: float = 3.5, megapixels: float = 1.0,
-                 progress: Progress = iter) -> dict[str, Seen]:
+                 self_attention: bool = True, linear: bool = False, pooled_prompt: bool = True, guidance_scale: float = 3.5,
+                 megapixels: float = 1.0, progress: Progress = iter) -> dict[str, Seen]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last double-stream block. pipe: a Flux.1 pipeline of any kind. image: a PIL picture, which is
     turned upright as its EXIF says, or B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain
     picture, to 1, nothing but noise. samples: passes with noise from seed, seed + 1 and so on. self_attention: whether
-    concepts see one another (the paper's ablation). guidance_scale: for models that were distilled. megapixels: larger
-    pictures are shown to the model reduced to about that size, 0 for as they are; maps have the picture's own size all the
-    same. progress: wraps the blocks that are run, as tqdm does.
+    concepts see one another (the paper's ablation). linear: see core.stream.linear_shares. pooled_prompt: whether the prompt's
+    pooled vector modulates image and text; the paper's evaluation gives zeros. guidance_scale: for models that were distilled.
+    megapixels: larger pictures are shown to the model reduced to about that size, 0 for as they are; maps have the picture's
+    own size all the same. progress: wraps the blocks that are run, as tqdm does.
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer = transformer_of(pipe)
@@ -60,8 +62,9 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
                          "expected a level of 0 to 1 and at least one sample")
     given = as_tensor(image)
     shown = pictures.resized(given, pictures.model_size(*given.shape[-2:], megapixels))
-    words = asked(pipe, concepts, contrast, token, cross_attention, self_attention)
+    words = replace(asked(pipe, concepts, contrast, token, cross_attention, self_attention), linear=linear)
     embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(shown))
+    pooled = pooled if pooled_prompt else torch.zeros_like(pooled)
     latents = encode(pipe, padded(shown))
     seen = surroundings(pipe, latents)
     found, ticks = [], iter(progress(range(samples * len(transformer.transformer_blocks))))

@@ -54,7 +54,7 @@ class Look:
             like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
             guidance = None if self.guidance is None else self.guidance.to(like.device)
             self.stream = ConceptStream(family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device),
-                                        guidance, self.asked.cross_attention, self.asked.self_attention)
+                                        guidance, self.asked.cross_attention, self.asked.self_attention, self.asked.linear)
             self.pe = family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
 
     def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:

@@ -127,6 +127,20 @@ def test_class_names(tmp_path, content, expected):
     assert read_class_names(tmp_path / "names.json") == expected
 
 
+def test_class_names_as_the_authors_key_them(tmp_path):
+    """imagenet_class_map.json goes by the first word of WordNet's entry, data.noun says which entry is which."""
+    (tmp_path / "map.json").write_text(json.dumps({"categories": {"tabby": "cat", "Arctic ground squirrel": "squirrel", "skunk": "skunk"}}))
+    (tmp_path / "data.noun").write_text("  1 This software and database is being provided to you\n"
+                                        f"{CAT[1:]} 05 n 02 tabby 1 tabby_cat 0 001 @ 02121808 n 0000 | a cat\n"
+                                        "02358091 05 n 02 Arctic_ground_squirrel 0 parka_squirrel 0 000 | of Alaska\n"
+                                        "02121808 05 n 01 cat 0 000 | no first word of the map\n")
+    assert read_class_names(tmp_path / "map.json", tmp_path / "data.noun") == {CAT: "cat", "n02358091": "squirrel"}
+    with pytest.raises(ValueError, match="Give --wordnet the file data.noun"):
+        read_class_names(tmp_path / "map.json")
+    with pytest.raises(ValueError, match="none of the names"):
+        read_class_names(tmp_path / "map.json", tmp_path / "map.json")
+
+
 @pytest.mark.parametrize("text", ["[\"cat\"]", "{}", "{\"1\": 2}", "{\"1\": [\"a\"]}", "no"])
 def test_class_names_that_say_too_little_are_refused(tmp_path, text):
     (tmp_path / "names.json").write_text(text)
@@ -173,7 +187,7 @@ def test_evaluate_imagenet_beside_the_paper_s_figures(mat, tmp_path, capsys, few
     code, figures = evaluate(tmp_path, "--data", "imagenet", "--path", str(mat), "--class-names", str(tmp_path / "names.json"),
                              "--scenes", "1", "--page", str(tmp_path / "page.png"))
     printed = capsys.readouterr().out
-    assert code == 0 and "ImageNet-Segmentation: 1 pictures" in printed and "0.8307 | 0.7104 | 0.9045" in printed
+    assert code == 0 and "ImageNet-Segmentation, protocol 'ours': 1 pictures" in printed and "0.8307 | 0.7104 | 0.9045" in printed
     assert "0.6 output auto 0.0" in figures and "0.6 output auto 0.0 without-self-attention" in figures
     with Image.open(tmp_path / "page.png") as page:
         assert page.width > 4 * 256
@@ -182,8 +196,20 @@ def test_evaluate_imagenet_beside_the_paper_s_figures(mat, tmp_path, capsys, few
 def test_evaluate_voc_classes_together(voc, tmp_path, capsys, few_levels):
     code, figures = evaluate(tmp_path, "--data", "voc-multi", "--path", str(voc), "--scenes", "1",
                              "--contrast", "sky, grass, sand, water")
-    assert code == 0 and figures["0.6 output auto 0.0"][2] is None, "no mAP there"
+    assert code == 0 and figures["0.6 output auto 0.0"]["mean_average_precision"] is None, "no mAP there"
     assert "| - |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["voc-single", "voc-multi"])
+def test_evaluate_by_the_paper_s_code(voc, name, tmp_path, capsys, few_levels):
+    code, figures = evaluate(tmp_path, "--data", name, "--path", str(voc), "--protocol", "paper", "--contrast", "sky, grass, sand, water")
+    printed = capsys.readouterr().out
+    assert code == 0 and "protocol 'paper': 1 pictures" in printed if name == "voc-single" else "2 pictures" in printed
+    assert "| concept's vector | its first text token | the mean of its tokens |" in printed and "CUDA" in printed
+    assert ("0.5128 output 2 1.0 blurred" in figures) == (name == "voc-single")
+    assert 0 <= figures["0.5128 cross-attention 2 1.0"]["thing_iou"][1] <= figures["0.5128 cross-attention 2 1.0"]["thing_iou"][2] <= 1
+    assert main(["evaluate", "--data", name, "--path", str(voc), "--protocol", "paper", "--tune", "1"]) == 2
+    assert "chooses none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [

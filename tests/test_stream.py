@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.stream import ConceptStream, linear_shares
+from concept_saliency.demo.flux import Flux, FluxConfig
 from concept_saliency.demo.pipeline import TinyFlux
 
 
@@ -21,3 +24,40 @@ def test_without_self_attention_a_concept_does_not_depend_on_its_rivals(tiny):
     alone, beside = scores(tiny, "cat", self_attention=False), scores(tiny, "cat, sand", self_attention=False)
     torch.testing.assert_close(alone[:, 0], beside[:, 0])
     assert not torch.allclose(scores(tiny, "cat")[:, 0], scores(tiny, "cat, sand")[:, 0], rtol=1e-3)
+
+
+def watched(golden, **options):
+    """The golden Flux.1, watched on its first step: the scores of both spaces, and what its norms gave of image and concepts."""
+    data = golden("flux1_dev_like")
+    config, grid = data.about["config"], tuple(data.about["grid"])
+    model = Flux(FluxConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}))
+    model.load_state_dict(data.weights())
+    image_keys, text_queries = [], []
+    for block in model.double_blocks:
+        block.img_attn.norm.register_forward_hook(lambda module, args, out: image_keys.append(out[1]))
+        block.txt_attn.norm.register_forward_hook(lambda module, args, out: text_queries.append(out[0]))
+    t, guidance = torch.tensor([data.about["timesteps"][0]]), torch.tensor([data.about["guidance"]])
+    stream = ConceptStream(bfl, model, data["concepts"], t, guidance, cross_attention=True, **options)
+    with torch.no_grad():
+        model(data["step0.img"], data["txt"], t, grid, data["pooled"], guidance, watch=stream.watch)
+    return stream.scores, image_keys, text_queries[1::2]  # in every block the prompt's come first
+
+
+def test_cross_attention_is_what_queries_and_keys_say_before_they_are_turned_by_their_positions(golden):
+    """Numbers of its own: for every concept and token, the products of all heads' dimensions, one by one."""
+    scores, keys, queries = watched(golden)
+    for layer, found in enumerate(scores["cross-attention"]):
+        expected = (queries[layer][:, :, :, None] * keys[layer][:, :, None]).sum(dim=(1, 4))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_concept_s_linear_share_is_what_it_has_above_the_least(golden):
+    """By hand: 1, 3, 5 are 0, 2, 4 above the least, shares of 0, 1/3 and 2/3; where all are equal nobody has a share."""
+    rows = torch.tensor([[[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]]])
+    torch.testing.assert_close(linear_shares(rows), torch.tensor([[[0.0, 0.0], [1 / 3, 0.0], [2 / 3, 0.0]]]))
+    scores, keys, queries = watched(golden, linear=True)
+    shares = queries[0] - queries[0].amin(dim=2, keepdim=True)
+    shares = shares / shares.sum(dim=2, keepdim=True)
+    expected = (shares[:, :, :, None] * keys[0][:, :, None]).sum(dim=(1, 4))
+    torch.testing.assert_close(scores["cross-attention"][0], expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(scores["output"][0], watched(golden)[0]["output"][0], rtol=0.1)

@@ -1,0 +1,111 @@
+"""Where exactly: what SAM3, Impact Pack and other tools are told."""
+
+import pytest
+import torch
+
+from concept_saliency.core.regions import NOTHING, disjoint_masks, islands, labels, peaks, point_prompts
+from concept_saliency.core.saliency import Saliency
+
+
+def seen(maps, contrast=(), size=None) -> Saliency:
+    """Maps C x h x w of "cat", "dog" and so on, and of the rivals `contrast`; one pixel a token if no size is given."""
+    maps = torch.tensor(maps)[None]
+    rivals = torch.tensor(contrast)[None] if len(contrast) else torch.zeros(1, 0, *maps.shape[2:])
+    size = size or tuple(maps.shape[2:])
+    names = ("cat", "dog", "bird")[:maps.shape[1]]
+    return Saliency(names, maps, size, size, maps.amax((2, 3)), tuple(f"rival {i}" for i in range(rivals.shape[1])), rivals)
+
+
+def test_a_pixel_belongs_to_the_concept_that_wins_it_and_to_nothing_where_a_rival_does():
+    maps = seen([[[0.6, 0.2, 0.3, 0.1]], [[0.3, 0.5, 0.3, 0.2]]], [[[0.1, 0.3, 0.4, 0.7]]])
+    assert labels(maps).tolist() == [[[0, 1, NOTHING, NOTHING]]]
+    parts = disjoint_masks(labels(maps), 2)
+    assert parts.tolist() == [[[[1, 0, 0, 0]], [[0, 1, 0, 0]]]], "what nobody wants is in no mask"
+
+
+def test_the_border_between_two_concepts_follows_the_picture():
+    """Tokens of 16 pixels see the border at 64; in the picture it is at 60."""
+    half = torch.zeros(8, 8)
+    half[:, :4] = 0.9
+    maps = seen(torch.stack((half + 0.05, 0.95 - half)).tolist(), size=(128, 128))
+    picture = torch.zeros(1, 128, 128, 3)
+    picture[:, :, :60] = 0.8
+    plain, refined = labels(maps)[0], labels(maps, picture)[0]
+    assert (plain[64] == 0).sum() == 64 and (refined[64] == 0).sum() == 60
+
+
+def test_islands_come_largest_first_with_their_boxes_and_their_own_pixels():
+    mask = torch.zeros(20, 30)
+    mask[2:4, 5:10] = 1  # 2 high, 5 wide
+    mask[10:16, 20:24] = 1
+    mask[10, 20] = 0
+    mask[19, 0] = 1
+    found = islands(mask, min_share=2 / 600)
+    assert [box for box, _ in found] == [{"x": 20, "y": 10, "width": 4, "height": 6}, {"x": 5, "y": 2, "width": 5, "height": 2}]
+    assert found[0][1].shape == (6, 4) and found[0][1].sum() == 23 and not found[0][1][0, 0]
+    assert len(islands(mask, min_share=0)) == 3, "the speck of one pixel, too, if it is wanted"
+    assert len(islands(mask, min_share=1 / 600)) == 3, "exactly that share is enough"
+    assert islands(torch.zeros(5, 5)) == []
+
+
+def test_an_island_within_another_s_box_is_no_part_of_it():
+    """A ring around a dot: the ring's box covers the dot, the ring does not."""
+    mask = torch.ones(7, 7)
+    mask[1:6, 1:6] = 0
+    mask[3, 3] = 1
+    (ring, pixels), (dot, _) = islands(mask)
+    assert ring == {"x": 0, "y": 0, "width": 7, "height": 7} and not pixels[3, 3] and pixels.sum() == 24
+    assert dot == {"x": 3, "y": 3, "width": 1, "height": 1}
+
+
+def hills(*places, size=(64, 96)) -> torch.Tensor:
+    """A map with smooth hills at (y, x, height)."""
+    y, x = torch.arange(size[0])[:, None].float(), torch.arange(size[1])[None].float()
+    return sum(height * torch.exp(-((y - py).square() + (x - px).square()) / 40) for py, px, height in places)
+
+
+def test_peaks_are_the_tops_of_hills_the_highest_first():
+    heat = hills((20, 15, 0.6), (40, 70, 0.9), (10, 60, 0.3))
+    assert peaks(heat, 5, above=0.05) == [{"x": 70, "y": 40}, {"x": 15, "y": 20}, {"x": 60, "y": 10}]
+    assert peaks(heat, 2) == [{"x": 70, "y": 40}, {"x": 15, "y": 20}]
+    assert len(peaks(heat, 5, above=0.5)) == 2 and peaks(heat, 5, above=0.95) == []
+
+
+def test_one_hill_is_one_point_even_where_it_has_two_tops_or_is_flat():
+    assert len(peaks(hills((30, 40, 0.9), (30, 43, 0.85)), 5, above=0.5)) == 1
+    plain = torch.zeros(32, 32)
+    plain[10:15, 8:17] = 0.7
+    assert peaks(plain, 5) == [{"x": 12, "y": 12}], "the middle of a plateau"
+    corner = torch.zeros(8, 8)
+    corner[7, 7] = 1.0
+    assert peaks(corner, 1) == [{"x": 7, "y": 7}]
+
+
+def test_points_lie_on_the_thing_and_beside_it():
+    """SAM3 is told where the cat is and where it is not: on its rivals, a concept or a contrast one."""
+    cat, dog, sky = hills((20, 20, 0.9)), hills((40, 70, 0.8)), hills((50, 10, 0.7))
+    both = torch.stack((cat, dog))
+    maps = Saliency(("cat", "dog"), both[None], (64, 96), (64, 96), both.amax((1, 2))[None], ("sky",), sky[None, None])
+    there, elsewhere, mask = point_prompts(maps, 0)
+    assert there == [{"x": 20, "y": 20}] and elsewhere == [{"x": 70, "y": 40}, {"x": 10, "y": 50}]
+    assert mask.dtype == torch.float32 and mask[20, 20] == 1 and mask[40, 70] == 0 and mask[50, 10] == 0
+    there, elsewhere, _ = point_prompts(maps, 1, count=1)
+    assert (there, elsewhere) == ([{"x": 70, "y": 40}], [{"x": 20, "y": 20}]), "as many as are asked for"
+
+
+def test_a_concept_alone_has_no_rivals_and_points_all_the_same():
+    alone = seen(hills((20, 20, 0.9))[None].tolist())
+    there, elsewhere, mask = point_prompts(alone, 0)
+    assert (there, elsewhere) == ([{"x": 20, "y": 20}], []) and mask[20, 20] == 1
+
+
+def test_the_second_picture_of_a_batch_has_points_of_its_own():
+    maps = torch.stack((hills((20, 20, 0.9)), hills((40, 70, 0.9))))[:, None]
+    two = Saliency(("cat",), maps, (64, 96), (64, 96), maps.amax((2, 3)), (), torch.zeros(2, 0, 64, 96))
+    assert point_prompts(two, 0, picture=1)[0] == [{"x": 70, "y": 40}]
+
+
+@pytest.mark.parametrize("height", [0.04, 0.06])
+def test_faint_heat_is_no_point(height):
+    found, _, _ = point_prompts(seen(hills((20, 20, height))[None].tolist()), 0)
+    assert bool(found) == (height > 0.05)
