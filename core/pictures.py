@@ -22,6 +22,7 @@ from .render import from_pil
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .jp2 .webp .bmp .dib .gif .tif .tiff .avif .ppm .pgm .pnm .tga .psd "
                      ".heic .heif .jxl .dng .cr2 .cr3 .nef .arw".split())
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)  # what Pillow's readers raise
+_BITS, _PHOTOMETRIC = 258, 262  # TIFF's tags; scanners and microscopes write 12 bits, and white as 0
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose 16-bit pictures Pillow may hold as 32-bit whole numbers
 MEGAPIXEL = 2**20  # 1024 x 1024, what Flux draws
 _LARGER = 1.05  # that much more does no harm; Kontext's own sizes, for one, are up to 1.3% above a megapixel
@@ -109,6 +110,8 @@ def upright(image: Image.Image) -> Image.Image:
     16 bits become 8; numbers from 0 to 1 become 0 to 255. Raises ValueError where nobody knows which number is white.
     """
     sixteen_bits = image.mode.startswith("I;16") or image.mode == "I" and image.format in _SIXTEEN_BITS
+    tags = getattr(image, "tag_v2", {})  # a TIFF's
+    bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode not in ("F", "I") and not sixteen_bits:
         if "transparency" in image.info:
@@ -116,11 +119,11 @@ def upright(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     if image.mode == "I" and not sixteen_bits:
         raise ValueError("its pixels are 32-bit whole numbers, of which nobody knows which is white; save it with 8 or 16 bits")
-    grey = np.asarray(image).astype(np.float64) / (65535 if sixteen_bits else 1)
+    grey = np.asarray(image).astype(np.float64) / (2**bits - 1 if sixteen_bits else 1)
     if not (grey.min() >= 0 and grey.max() <= 1):  # what is not a number is neither
         raise ValueError(f"its pixels are numbers from {grey.min():g} to {grey.max():g}, expected 0 (black) to 1 (white); "
                          "save it with 8 or 16 bits")
-    return Image.fromarray((grey * 255).round().astype(np.uint8)).convert("RGB")
+    return Image.fromarray(((1 - grey if white_is_zero else grey) * 255).round().astype(np.uint8)).convert("RGB")
 
 
 def as_tensor(image: Image.Image) -> Tensor:

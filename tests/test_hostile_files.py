@@ -68,7 +68,8 @@ def test_any_saliency(tmp_path, maps, contrast_maps, presence, about):
     usable(Saliency.load, lambda loaded: [mask(loaded, "", method) for method in METHODS], tmp_path / "file")
 
 
-FIELDS = ("concepts", "contrast", "sigmas", "progress", "layers", "depth", "space", "family", "defaults", "image_size", "patch", "seen_size")
+FIELDS = ("concepts", "contrast", "sigmas", "progress", "layers", "depth", "space", "family", "defaults", "image_size", "patch",
+          "seen_size")
 
 
 @quickly

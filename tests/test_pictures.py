@@ -1,6 +1,7 @@
 """Reading pictures, and the size in which the model is shown them."""
 
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -72,6 +73,25 @@ def test_more_than_eight_bits_are_read_as_what_they_show(picture, tmp_path, name
         Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / name)
     found = read(tmp_path / name)
     assert found.mode == "RGB" and np.abs(np.asarray(found.convert("L")).astype(int) - values).max() <= 1
+
+
+def tiff(bits: int, photometric: int, packed: bytes, size: tuple[int, int]) -> bytes:
+    """A TIFF of one strip of grey, as scanners write it; Pillow writes no such ones."""
+    entries = [(256, 4, size[0]), (257, 4, size[1]), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 122), (277, 3, 1),
+               (278, 4, size[1]), (279, 4, len(packed))]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + packed
+
+
+@pytest.mark.parametrize("bits, photometric", [(16, 1), (16, 0), (12, 1)])
+def test_what_scanners_write(picture, tmp_path, bits, photometric):
+    """12 bits, and white as 0."""
+    values = np.asarray(picture).astype(np.uint32) * (2**bits - 1) // 255
+    values = values if photometric else 2**bits - 1 - values
+    pairs = values.reshape(-1, 2)
+    packed = values.astype("<u2").tobytes() if bits == 16 else b"".join(int(a << 12 | b).to_bytes(3, "big") for a, b in pairs)
+    (tmp_path / "scan.tif").write_bytes(tiff(bits, photometric, packed, picture.size))
+    assert np.abs(np.asarray(read(tmp_path / "scan.tif").convert("L")).astype(int) - np.asarray(picture)).max() <= 1
 
 
 @pytest.mark.parametrize("values, message", [

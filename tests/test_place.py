@@ -44,8 +44,8 @@ def test_one_run_at_a_time(run):
 
 
 def test_the_lock_of_a_killed_run_blocks_nobody(run):
-    code = ("import os, signal; from pathlib import Path; from concept_saliency.cli import place; claim = place.claimed(Path('out'), 'batch'); "
-            "claim.__enter__(); os.kill(os.getpid(), signal.SIGKILL)")
+    code = ("import os, signal; from pathlib import Path; from concept_saliency.cli import place; "
+            "claim = place.claimed(Path('out'), 'batch'); claim.__enter__(); os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9 and Path("out", place.LOCK).exists()
     assert run(*BATCH).exit_code == 0
 
