@@ -17,7 +17,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 if CHROMIUM is None:
     pytest.skip("there is no Chromium", allow_module_level=True)
 
-FOLDER = "a folder of any name"  # what live_server calls the pack
+FOLDER = "any-name"  # the host serves no templates from a folder with spaces in its name
 WORKFLOWS = sorted(path.stem for path in (REPOSITORY / "workflows").glob("*.json"))
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--no-first-run"]
@@ -26,7 +26,7 @@ CARD = "[data-testid^='template-workflow-']"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
+    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
         shutil.copy(HOST / "input" / "example.png", running.folder / "input")  # as in every ComfyUI
         running.post("/settings/Comfy.TutorialCompleted", True)
         yield running

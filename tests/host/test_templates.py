@@ -10,12 +10,12 @@ from conftest import HOST, REPOSITORY
 from concept_saliency.demo.workflow_nodes import KINDS
 from live_server import Server, to_api
 
-FOLDER = "a folder of any name"  # what live_server calls the pack
+FOLDER = "any-name"  # the host serves no templates from a folder with spaces in its name
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
+    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
         yield running
 
 
