@@ -28,7 +28,7 @@ def test_a_small_thing_that_is_surely_there_is_present():
 
 def test_every_map_is_cut_at_its_own_threshold():
     """A strong concept and a faint one, in one mask or in two pictures: the faint one's own ground is not in its mask."""
-    strong, faint = torch.full((8, 8), 0.1), torch.full((8, 8), 0.02)
+    strong, faint = torch.full((8, 8), 0.3), torch.full((8, 8), 0.02)
     strong[:, :2], faint[:2] = 0.9, 0.2
     both = seen(torch.stack((strong, faint))[None])
     assert torch.equal(mask(both, "a", "otsu")[0], (strong > 0.5).float())
