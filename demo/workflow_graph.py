@@ -118,8 +118,9 @@ class Graph:
             source, target = link.source.node, link.target
             (_, right), (left, _) = self.columns[source.column], self.columns[target.column]
             if source.column == target.column and source.y < target.y:
-                y = target.y - 30 - (STACKED - 30) // 2
-                last[link.number] = point(left - 20, y, link, point(right + 20, y, link, None))
+                aside = 6 * (link.slot % 4)  # wires to different inputs lie beside each other
+                y = target.y - 38 - aside
+                last[link.number] = point(left - 14 - aside, y, link, point(right + 14 + aside, y, link, None))
             elif source.column >= target.column:
                 raise ValueError(f"{self.name}: {target.name} has to stand right of {source.name}, or below it")
             elif target.column > source.column + 1:
