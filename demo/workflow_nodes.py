@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.concepts import DEFAULT_CONTRAST
 
 _PYPROJECT = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-_VERSION = re.search(r'^version = "(.+)"', _PYPROJECT, re.MULTILINE)[1]
+_VERSION = re.search(r'^version = "([^"]+)"', _PYPROJECT, re.MULTILINE)[1]
 PACK = {"cnr_id": "concept-saliency", "ver": _VERSION, "category": "concept saliency"}
 CORE = {"cnr_id": "comfy-core", "ver": "0.3.64"}  # the oldest ComfyUI that this pack is tested on
 LOOKS = {"ours": {"color": "#232", "bgcolor": "#353"}, "note": {"color": "#432", "bgcolor": "#653"}}

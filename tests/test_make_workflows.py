@@ -1,5 +1,6 @@
 """The workflows and blueprints in the repository are what the scripts write, say which files they need, and hide no wire."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -45,7 +46,7 @@ def test_every_node_says_whose_it_is(name):
             whose = PACK["cnr_id"] if node["type"].startswith("Concept") else "comfy-core"
             if node["type"].startswith("Conditioning"):
                 whose = "comfy-core"
-            assert node["properties"]["cnr_id"] == whose and node["properties"]["ver"]
+            assert node["properties"]["cnr_id"] == whose and re.fullmatch(r"\d+\.\d+\.\d+", node["properties"]["ver"])
 
 
 def crosses(a: tuple, b: tuple, box: tuple) -> bool:
