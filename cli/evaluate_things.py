@@ -58,11 +58,11 @@ def scene(seed: int) -> Picture:
 
 def thing_figures(model: TinyFlux, pictures: Sequence[Picture], settings: Iterable[Setting], choosing: bool = False) -> dict[tuple, list]:
     """Per thing: (setting, method, refined) -> IoUs, (setting, "edges") -> boundary IoUs of the default mask, (setting, "AP") -> AP
-    of the thing's own plane; when `choosing`, the default mask's IoUs alone, unrefined: refining takes most of the time.
+    of the thing's own plane; when `choosing`, the default mask's IoUs alone.
     All things of a picture are asked for together, against every ground."""
     from sklearn.metrics import average_precision_score
 
-    label, methods = ("choosing by masks", MASKS[1:2]) if choosing else ("masks", MASKS)
+    label, methods = ("choosing by masks", MASKS[:1]) if choosing else ("masks", MASKS)
     figures = defaultdict(list)
     passes = sorted(settings, key=lambda s: s.noise_level)
     for picture in tqdm([p for p in pictures if p.truth], desc=label, unit="picture", file=sys.stderr):
@@ -90,7 +90,7 @@ def chosen_by_masks(model: TinyFlux, seeds: Iterable[int]) -> dict[str, Setting]
     settings = [Setting(level, space, layers, temperature) for space in SPACES for level, layers, temperature
                 in itertools.product(*TUNING.values())]
     figures = thing_figures(model, [scene(seed) for seed in seeds], settings, choosing=True)
-    return {space: max((s for s in settings if s.space == space), key=lambda s: np.mean(figures[(s, *MASKS[1])])) for space in SPACES}
+    return {space: max((s for s in settings if s.space == space), key=lambda s: np.mean(figures[(s, *MASKS[0])])) for space in SPACES}
 
 
 def thing_table(figures: dict[tuple, list[float]], settings: Iterable[Setting]) -> list[str]:
