@@ -17,6 +17,7 @@ from torch import Tensor
 from ..core.concepts import ConceptInputs
 from ..core.families import FAMILIES, Defaults
 from ..core.families.flux1 import bfl as flux1
+from ..core.families.flux2 import bfl as flux2
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
@@ -25,7 +26,7 @@ from .runs import ConceptRuns, Fingerprint, Run
 DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached by the node that loads it
 
 
-_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
+_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
 
 
 def family_of(model):
