@@ -14,7 +14,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..core.concepts import ConceptInputs
+from ..core.concepts import ConceptInputs, own_tokens
 from ..core.families import FAMILIES, Defaults
 from ..core.families.flux1 import bfl as flux1
 from ..core.families.flux2 import bfl as flux2
@@ -41,11 +41,7 @@ def family_of(model):
 
 
 def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
-    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally.
-
-    A language model wraps every prompt in a template. What stands between the template's parts is the phrase: its row of
-    tokens is compared with that of an empty one.
-    """
+    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally."""
     def tokenize(text: str) -> tuple[dict, list]:
         tokens = clip.tokenize(text, **family.TOKENIZE)
         row = tokens[next((key for key in family.TEXT_KEYS if key in tokens), next(iter(tokens)))][0]
@@ -57,8 +53,7 @@ def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
 
     def encode(phrase: str) -> Tensor:
         tokens, row = tokenize(phrase)
-        first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, empty)))
-        return clip.encode_from_tokens(tokens)[0, first:first + len(row) - len(empty)].float().cpu()
+        return clip.encode_from_tokens(tokens)[0, own_tokens(row, empty)].float().cpu()
 
     return encode
 
