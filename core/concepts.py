@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Callable, Iterable, Sequence
 
 import torch
@@ -124,6 +125,15 @@ class ConceptInputs:
         rivals = parse_contrast(contrast, wanted)
         vectors = concept_vectors([*wanted, *rivals], encode, token)
         return cls(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
+
+
+def own_tokens(row: Sequence, empty: Sequence) -> slice:
+    """Where a phrase's own tokens stand in `row`, as a text encoder is given it, template and all; `empty` is an empty phrase's.
+
+    Neither has padding. What stands between the template's parts is the phrase.
+    """
+    first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, empty)))
+    return slice(first, max(first, first + len(row) - len(empty)))
 
 
 def _split(text: str) -> tuple[Concept, ...]:

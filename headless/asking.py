@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ..core.concepts import ConceptInputs
+from ..core.concepts import ConceptInputs, own_tokens
 
 Encode = Callable[[str], Tensor]
 
@@ -28,18 +28,39 @@ def asked(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], con
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     """How a Flux pipeline encodes one phrase: T x D float32 on the CPU, the phrase's own tokens only.
 
-    The phrase is encoded as a prompt would be, padding and all, for that is what the model was trained on; then its
-    own tokens are taken. Raises ValueError for a pipeline without the text encoder.
+    The phrase is encoded as a prompt would be, padding, template and all, for that is what the model was trained on; then
+    its own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
-    if getattr(pipe, "text_encoder_2", None) is None or getattr(pipe, "tokenizer_2", None) is None:
-        raise ValueError(f"This {type(pipe).__name__} has no text_encoder_2 and tokenizer_2 to encode concepts with. "
+    if hasattr(pipe, "tokenizer_2"):  # Flux.1, with T5
+        parts, encode = ("text_encoder_2", "tokenizer_2"), _of_t5
+    else:
+        parts, encode = ("text_encoder", "tokenizer"), _of_language_model
+    if any(getattr(pipe, part, None) is None for part in parts):
+        raise ValueError(f"This {type(pipe).__name__} has no {parts[0]} and {parts[1]} to encode concepts with. "
                          "Load it with them, or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
+    return lambda phrase: encode(pipe, phrase).float().cpu()
 
-    def encode(phrase: str) -> Tensor:
-        own = len(pipe.tokenizer_2(phrase, add_special_tokens=False).input_ids)
-        return pipe.encode_prompt(phrase, phrase)[0][0, :own].float().cpu()
 
-    return encode
+def _of_t5(pipe: DiffusionPipeline, phrase: str) -> Tensor:
+    own = len(pipe.tokenizer_2(phrase, add_special_tokens=False).input_ids)
+    return pipe.encode_prompt(phrase, phrase)[0][0, :own]
+
+
+def _of_language_model(pipe: DiffusionPipeline, phrase: str) -> Tensor:
+    """What stands in the template where an empty prompt has nothing."""
+    def encoded(text: str) -> tuple[list[int], Tensor]:
+        given: list[tuple[Tensor, Tensor]] = []
+        look = pipe.text_encoder.register_forward_pre_hook(
+            lambda encoder, args, kwargs: given.append((kwargs["input_ids"][0], kwargs["attention_mask"][0].bool())), with_kwargs=True)
+        try:
+            vectors = pipe.encode_prompt(text)[0][0]
+        finally:
+            look.remove()
+        tokens, filled = given[-1]
+        return tokens[filled].tolist(), vectors[filled.to(vectors.device)]
+
+    (row, vectors), (empty, _) = encoded(phrase), encoded("")
+    return vectors[own_tokens(row, empty)]
 
 
 def _text(concepts: str | Sequence[str]) -> str:

@@ -2,43 +2,38 @@
 
 Only forward hooks are used. They see what the attention of each double-stream block is given and what it makes,
 whatever processor, backend, quantisation or LoRA is at work between them, and change nothing.
-Source: diffusers/models/transformers/transformer_flux.py.
+Source: diffusers/models/transformers/transformer_flux.py and transformer_flux2.py.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 import warnings
 from contextlib import contextmanager
 from typing import Iterator, Sequence
 
 import torch
-from diffusers import DiffusionPipeline, FluxTransformer2DModel
-from diffusers.models.transformers.transformer_flux import FluxAttention
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
-from ..core.families.flux1 import diffusers as family
 from ..core.recording import Recorder
 from . import compiled
 from .asking import Encode, asked
+from .families import arguments, family_of
 from .look import Look
 from .runs import Recordings, Run
 
-PATCH = 16  # pixels that a token covers
-_FORWARD = inspect.signature(FluxTransformer2DModel.forward)
-
 
 @contextmanager
-def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | Sequence[str], *,
+def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str], *,
             encode: DiffusionPipeline | Encode | None = None, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
             token: str = "mean", cross_attention: bool = False, start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
     """Record where Flux sees concepts in every picture it makes within the `with` block; the pictures stay the same.
 
-    model: a Flux.1 pipeline of any kind, or its transformer; then `encode` is needed. concepts: separated by
+    model: a Flux.1 or Flux.2 pipeline of any kind, or its transformer; then `encode` is needed. concepts: separated by
     commas, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
     a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
     "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
@@ -64,17 +59,14 @@ def capture(model: DiffusionPipeline | FluxTransformer2DModel, concepts: str | S
         watch.detach()
 
 
-def transformer_of(model: DiffusionPipeline | nn.Module) -> FluxTransformer2DModel:
+def transformer_of(model: DiffusionPipeline | nn.Module) -> nn.Module:
     """The transformer of a pipeline. Raises ValueError, naming what was found, for one that cannot be looked into."""
     transformer = compiled.original(getattr(model, "transformer", model))
-    found = f"This is a {type(transformer).__name__}"
-    if not isinstance(transformer, FluxTransformer2DModel) or not all(
-            isinstance(getattr(block, "attn", None), FluxAttention) for block in transformer.transformer_blocks):
-        raise ValueError(f"{found}, which cannot be looked into. "
-                         "Give a Flux.1 pipeline of diffusers, or its FluxTransformer2DModel.")
+    family_of(transformer)
     spread = len(set((getattr(transformer, "hf_device_map", None) or {}).values())) > 1
     if spread or getattr(transformer, "_parallel_config", None) is not None:
-        raise ValueError(f"{found} on several devices, which cannot be looked into. Load it on one; offloading is fine.")
+        raise ValueError(f"This is a {type(transformer).__name__} on several devices, which cannot be looked into. "
+                         "Load it on one; offloading is fine.")
     return transformer
 
 
@@ -89,12 +81,12 @@ class Capture:
     called: what the pipeline calls, where that is not the transformer itself but a compiled one.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, asked: ConceptInputs, scheduler=None,
+    def __init__(self, transformer: nn.Module, asked: ConceptInputs, scheduler=None,
                  window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None):
         self.outer = transformer if called is None else called
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
         self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
-        self.transformer, self.asked, self.scheduler = transformer, asked, scheduler
+        self.transformer, self.asked, self.scheduler, self.family = transformer, asked, scheduler, family_of(transformer)
         self.window, self.image_size = window, image_size
         self.recordings = Recordings()
         self.handles: list[RemovableHandle | compiled.CallsOf] = []
@@ -133,8 +125,11 @@ class Capture:
         if self.image_size is None and not self.whole and compiled.as_a_whole(self.transformer):
             raise ValueError(f"This {type(self.transformer).__name__} was compiled by torch.compile while it was captured, which leaves "
                              "nothing to look at. Compile it before.")
-        given = _FORWARD.bind(self.transformer, *args, **kwargs).arguments
-        tokens, grid = given["hidden_states"], family.grid(given["img_ids"])
+        given = arguments(self.transformer, args, kwargs)
+        if given.get("kv_cache_mode") is not None:  # references stand before the picture then, or nowhere
+            warnings.warn("Runs of a Flux.2 pipeline that caches its references' keys are not recorded.", stacklevel=2)
+            return
+        tokens, grid = given["hidden_states"], self.family.grid(given["img_ids"])
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
             return
@@ -145,7 +140,8 @@ class Capture:
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    self.looks[threading.get_ident()] = Look(self.transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
+                    look = Look(self.family, self.transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
+                    self.looks[threading.get_ident()] = look
             if self.image_size is None and threading.get_ident() in self.looks and compiled.anywhere(self.outer):
                 self._look_apart(args, kwargs)
 
@@ -195,8 +191,8 @@ class Capture:
         run = self.runs.get(thread)
         if run is None or not run.includes(self.scheduler, level, size, tokens):
             recorder = functools.partial(
-                Recorder, self.asked.concepts, self.asked.contrast, family.NAME, family.DEFAULTS, patch=PATCH,
-                depth=len(self.transformer.transformer_blocks), image_size=self.image_size or (grid[0] * PATCH, grid[1] * PATCH))
+                Recorder, self.asked.concepts, self.asked.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
+                depth=len(self.family.blocks(self.transformer)), image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
             self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
             self.recordings.runs.append(run)
         return run, run.exact(level)

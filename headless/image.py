@@ -14,11 +14,13 @@ from torch.nn.functional import pixel_unshuffle
 
 from ..core import pictures
 from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
+from ..core.families.flux1 import diffusers as flux1
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
 from . import compiled
 from .asking import asked
 from .capture import Capture, Enough, transformer_of
+from .families import family_of
 from .runs import Seen
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -57,6 +59,9 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer = transformer_of(pipe)
+    if (family := family_of(transformer)) is not flux1:
+        raise ValueError(f"This is a {family.NAME} pipeline; existing pictures can be read with Flux.1 alone. In ComfyUI, Concept "
+                         "Attention (Image) takes Flux.2, too.")
     if not 0 <= noise_level <= 1 or samples < 1:
         raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
                          "expected a level of 0 to 1 and at least one sample")

@@ -11,28 +11,27 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.concepts import ConceptInputs
-from ..core.families.flux1 import diffusers as family
 from ..core.stream import ConceptStream, rotate
 
 
 class Look:
-    """Forward hooks on the attention of all blocks of a FluxTransformer2DModel, for one call of it, by the thread that makes the look.
+    """Forward hooks on the attention of all blocks of a transformer, for one call of it, by the thread that makes the look.
 
-    timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the picture's own; they stand
-    first. done: called within the last block's attention, when all blocks have been seen, with their scores by
-    space: L x B x C x N.
+    family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the
+    picture's own; they stand first. done: called within the last block's attention, when all blocks have been seen, with
+    their scores by space: L x B x C x N.
     """
 
-    def __init__(self, transformer: nn.Module, asked: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
+    def __init__(self, family, transformer: nn.Module, asked: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
                  done: Callable[[dict[str, Tensor]], None]):
-        self.transformer, self.asked, self.own, self.done = transformer, asked, own, done
+        self.family, self.transformer, self.asked, self.own, self.done = family, transformer, asked, own, done
         self.timesteps, self.guidance = timesteps, guidance
         self.stream: ConceptStream | None = None
         self.complete = False
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
         self.values: Tensor | None = None
         self.handles: list[RemovableHandle] = []
-        for block in transformer.transformer_blocks:
+        for block in family.blocks(transformer):
             attn = block.attn
             enter, keys, values, leave = map(_in_this_thread, (self.enter, self.see_keys, self.see_values,
                                                                functools.partial(self.leave, block)))
@@ -53,9 +52,9 @@ class Look:
         if self.stream is None:
             like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
             guidance = None if self.guidance is None else self.guidance.to(like.device)
-            self.stream = ConceptStream(family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device),
+            self.stream = ConceptStream(self.family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device),
                                         guidance, self.asked.cross_attention, self.asked.self_attention, self.asked.linear)
-            self.pe = family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
+            self.pe = self.family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
 
     def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:
         """Keys, normalised, before RoPE: B x N x heads x d."""

@@ -14,9 +14,10 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..core.concepts import ConceptInputs
+from ..core.concepts import ConceptInputs, own_tokens
 from ..core.families import FAMILIES, Defaults
 from ..core.families.flux1 import bfl as flux1
+from ..core.families.flux2 import bfl as flux2
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
@@ -25,7 +26,7 @@ from .runs import ConceptRuns, Fingerprint, Run
 DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached by the node that loads it
 
 
-_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
+_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
 
 
 def family_of(model):
@@ -40,11 +41,7 @@ def family_of(model):
 
 
 def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
-    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally.
-
-    A language model wraps every prompt in a template. What stands between the template's parts is the phrase: its row of
-    tokens is compared with that of an empty one.
-    """
+    """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally."""
     def tokenize(text: str) -> tuple[dict, list]:
         tokens = clip.tokenize(text, **family.TOKENIZE)
         row = tokens[next((key for key in family.TEXT_KEYS if key in tokens), next(iter(tokens)))][0]
@@ -56,8 +53,7 @@ def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
 
     def encode(phrase: str) -> Tensor:
         tokens, row = tokenize(phrase)
-        first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, empty)))
-        return clip.encode_from_tokens(tokens)[0, first:first + len(row) - len(empty)].float().cpu()
+        return clip.encode_from_tokens(tokens)[0, own_tokens(row, empty)].float().cpu()
 
     return encode
 

@@ -3,11 +3,14 @@
 from comfy_api.latest import io
 
 from ..core.concepts import DEFAULT_CONTRAST
+from ..core.families import FAMILIES
 from .types import rarely_used
+
+_MODELS = ", ".join(family.TITLE for family in FAMILIES.values())
 
 
 def model_inputs() -> list[io.Input]:
-    return [io.Model.Input("model", tooltip="A Flux.1 model. LoRAs, quantised weights and other patches are fine."),
+    return [io.Model.Input("model", tooltip=f"One of: {_MODELS}. LoRAs, quantised weights and other patches are fine."),
             io.Clip.Input("clip", tooltip="The text encoders that belong to the model.")]
 
 

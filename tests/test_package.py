@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 import shipped
+from concept_saliency.core.families import FAMILIES
 from PIL import Image
 from shipped import ROOT
 
@@ -103,6 +104,17 @@ def test_what_ships_needs_nothing_that_does_not(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8)])
+def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
+    family, table = FAMILIES[family], (ROOT / "README.md").read_text(encoding="utf-8").split("## Models")[1].split("\n## ")[0]
+    layers, first_step = family.DEFAULTS.layers(depth), family.DEFAULTS.first_step
+    steps = f"steps from {first_step:.0%} on" if first_step else "all steps"
+    auto = f"layers {layers[0]}-{layers[-1]} of {depth}, {steps}, temperature {family.DEFAULTS.temperature:g}"
+    start = f"| {family.TITLE} | double-stream blocks | {auto} |"
+    assert sum(line.startswith(start) for line in table.split("\n")) == 1, start
+    assert table.count("\n| ") == 1 + len(FAMILIES)
 
 
 def test_readme_and_its_links():

@@ -11,9 +11,9 @@ bfl also says what ComfyUI has to be asked for:
   TEXT_KEYS, TOKENIZE     which text encoder's row holds the concepts' tokens, and how it is asked to take them literally
 """
 
-from . import flux1
+from . import flux1, flux2
 from .defaults import Defaults
 
 __all__ = ["Defaults", "FAMILIES"]
 
-FAMILIES = {family.NAME: family for family in (flux1,)}
+FAMILIES = {family.NAME: family for family in (flux1, flux2)}

@@ -35,18 +35,18 @@ def pytest_configure(config):
 class Clip:
     """Stands for a text encoder: every phrase has its own vector, drawn from its letters or given in a table."""
 
-    def __init__(self, width: int, table: dict[str, torch.Tensor] | None = None):
-        self.width, self.table = width, table or {}
+    def __init__(self, width: int, table: dict[str, torch.Tensor] | None = None, key: str = "t5xxl"):
+        self.width, self.table, self.key = width, table or {}, key
 
     def tokenize(self, text: str, **kwargs):
-        return {"t5xxl": [[(7, 1.0)] * len(text.split()) + [(1, 1.0), (0, 1.0)]], "text": text}
+        return {self.key: [[(7, 1.0)] * len(text.split()) + [(1, 1.0), (0, 1.0)]], "text": text}
 
     def encode_from_tokens(self, tokens):
         text = tokens["text"]
         vector = self.table.get(text)
         if vector is None:
             vector = torch.randn(self.width, generator=torch.Generator().manual_seed(sum(map(ord, text))))
-        return vector.expand(1, len(tokens["t5xxl"][0]), -1)
+        return vector.expand(1, len(tokens[self.key][0]), -1)
 
 
 class SmallFlux:
@@ -56,19 +56,21 @@ class SmallFlux:
     the host's settings for the model before it is built.
     """
 
-    def __init__(self, golden, in_channels: int = 16, dtype=torch.float32, computed=None, edit=None):
+    channels = 16
+    settings = dict(image_model="flux", out_channels=16, patch_size=2, txt_ids_dims=[])  # beside what the golden file tells
+
+    def __init__(self, golden, in_channels: int | None = None, dtype=torch.float32, computed=None, edit=None):
         import comfy.ldm.flux.model
         import comfy.model_patcher
-        import comfy.supported_models
 
         self.golden, self.about = golden, golden.about
-        config = dict(self.about["config"], image_model="flux", in_channels=in_channels, out_channels=16, patch_size=2, txt_ids_dims=[])
+        in_channels = in_channels or self.channels
+        config = {**self.about["config"], **self.settings, "in_channels": in_channels}
         known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
-        kind = comfy.supported_models.Flux if config["guidance_embed"] else comfy.supported_models.FluxSchnell
-        settings = kind({k: v for k, v in config.items() if k in known})
+        settings = self.kind()({k: v for k, v in config.items() if k in known})
         settings.set_inference_dtype(dtype, computed)
         weights = golden.weights()
-        if in_channels > 16:  # a Fill model: what it sees besides the noisy latent has weights too
+        if in_channels > self.channels:  # a Fill model: what it sees besides the noisy latent has weights too
             more = torch.randn(len(weights["img_in.weight"]), (in_channels - 16) * 4, generator=torch.Generator().manual_seed(0))
             weights["img_in.weight"] = torch.cat((weights["img_in.weight"], 0.1 * more), dim=1)
         if edit is not None:
@@ -78,19 +80,48 @@ class SmallFlux:
         self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
         self.width = config["context_in_dim"]
 
+    def kind(self):
+        import comfy.supported_models
+
+        return comfy.supported_models.Flux if self.about["config"]["guidance_embed"] else comfy.supported_models.FluxSchnell
+
     def conditioning(self, seed: int = 0, tokens: int = 9, **more):
         generator = torch.Generator().manual_seed(seed)
         text = torch.randn(1, tokens, self.width, generator=generator)
-        pooled = torch.randn(1, self.about["config"]["vec_in_dim"], generator=generator)
+        pooled = torch.randn(1, self.about["config"].get("vec_in_dim", 1), generator=generator)
         return [[text, {"pooled_output": pooled, "guidance": 3.5, **more}]]
 
     def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None, **more):
         import comfy.sample
 
-        latent = torch.zeros(batch, 16, *size)
+        latent = torch.zeros(batch, self.channels, *size)
         noise = comfy.sample.prepare_noise(latent, seed)
         return comfy.sample.sample(model, noise, steps, cfg, sampler, "simple", positive or self.conditioning(1),
                                    negative or self.conditioning(2), latent, disable_pbar=True, seed=seed, **more)
+
+
+class SmallFlux2(SmallFlux):
+    """The same for Flux.2. bare: without the padding of the prompt to 512 tokens, which golden values know nothing of."""
+
+    channels = 128
+    settings = dict(image_model="flux2", out_channels=128, patch_size=1, txt_ids_dims=[3], vec_in_dim=None, qkv_bias=False,
+                    guidance_embed=True, global_modulation=True, mlp_silu_act=True, ops_bias=False,
+                    default_ref_method="index", ref_index_scale=10.0)
+
+    def kind(self):
+        import comfy.supported_models
+
+        return comfy.supported_models.Flux2
+
+    @classmethod
+    def bare(cls, golden):
+        import comfy.model_base
+
+        def edit(weights, settings):
+            settings.get_model = lambda *args, **kwargs: comfy.model_base.Flux(settings)
+            return weights
+
+        return cls(golden, edit=edit)
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +142,15 @@ def flux(golden):
 @pytest.fixture(scope="session")
 def schnell(golden):
     return SmallFlux(golden("flux1_schnell_like"))
+
+
+@pytest.fixture(scope="session")
+def flux2(golden):
+    import comfy.supported_models
+
+    if not hasattr(comfy.supported_models, "Flux2"):
+        pytest.skip("this ComfyUI has no Flux.2")
+    return SmallFlux2(golden("flux2_like"))
 
 
 @pytest.fixture

@@ -145,12 +145,15 @@ def compiled(model, backend: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("backend, attention", [("eager", "attention_sub_quad"), ("eager", "attention_pytorch"), ("inductor", "attention_pytorch")])
-def test_torch_compile(flux, apply, monkeypatch, backend, attention, place):
+@pytest.mark.parametrize("name, backend, attention", [
+    ("flux", "eager", "attention_sub_quad"), ("flux", "eager", "attention_pytorch"), ("flux", "inductor", "attention_pytorch"),
+    ("flux2", "inductor", "attention_pytorch")])
+def test_torch_compile(request, apply, monkeypatch, name, backend, attention, place):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.flux.math
     import comfy.ldm.modules.attention
 
+    flux = request.getfixturevalue(name)
     for module in (comfy.ldm.flux.math, comfy.ldm.modules.attention):
         monkeypatch.setattr(module, "optimized_attention", getattr(comfy.ldm.modules.attention, attention))
     torch.compiler.reset()
@@ -161,7 +164,7 @@ def test_torch_compile(flux, apply, monkeypatch, backend, attention, place):
     for steps in (3, 5):  # the code is used again
         assert torch.equal(flux.sample(mine, steps=steps), flux.sample(compiled(flux.patcher, backend), steps=steps))
     assert torch.equal(flux.sample(mine), plain_first)
-    uncompiled, expected = apply()
+    uncompiled, expected = apply(model=flux.patcher)
     flux.sample(uncompiled)
     scores, wanted = (r.find(None)[0].recordings["output"].scores for r in (runs, expected))
     assert (scores - wanted).abs().max() <= 1e-4 * wanted.abs().max()

@@ -5,6 +5,8 @@ Submodules are called, never read: quantised and offloaded weights and LoRA depe
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -33,16 +35,20 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
 
 def block(module: nn.Module, modulation: Tensor) -> TextStream:
     """The text-stream half of a FluxTransformerBlock."""
-    attn, norm = module.attn, module.norm1_context
+    norm = module.norm1_context
     parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
+    return TextStream(*parts, norm.norm, text_qkv(module.attn), module.attn.to_add_out, module.norm2_context, module.ff_context)
 
+
+def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The text's queries, keys and values of an attention of diffusers' Flux models: see core.stream.Block."""
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = attn.to_added_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (
             attn.add_q_proj(x), attn.add_k_proj(x), attn.add_v_proj(x))
         q, k, v = (part.unflatten(-1, (attn.heads, -1)) for part in projected)
         return attn.norm_added_q(q).transpose(1, 2), attn.norm_added_k(k).transpose(1, 2), v.transpose(1, 2)
 
-    return TextStream(*parts, norm.norm, qkv, attn.to_add_out, module.norm2_context, module.ff_context)
+    return qkv
 
 
 def rotations(cos: Tensor, sin: Tensor) -> Tensor:

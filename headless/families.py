@@ -1,0 +1,36 @@
+"""Which family a transformer of diffusers is."""
+
+from __future__ import annotations
+
+import inspect
+
+from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxAttention
+from torch import nn
+
+from ..core.families import FAMILIES
+from ..core.families.flux1 import diffusers as flux1
+from ..core.families.flux2 import diffusers as flux2
+
+_TRANSFORMERS = [(FluxTransformer2DModel, FluxAttention, flux1)]
+try:
+    from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2Transformer2DModel
+except ImportError:  # diffusers before 0.36
+    pass
+else:
+    _TRANSFORMERS.append((Flux2Transformer2DModel, Flux2Attention, flux2))
+
+
+def family_of(transformer: nn.Module):
+    """The family of a transformer, in diffusers' naming. Raises ValueError, naming what was found, for one that is not supported."""
+    for kind, attention, family in _TRANSFORMERS:
+        if isinstance(transformer, kind) and all(isinstance(block.attn, attention) for block in family.blocks(transformer)):
+            return family
+    supported = ", ".join(FAMILIES[family.NAME].TITLE for *_, family in _TRANSFORMERS)
+    raise ValueError(f"This is a {type(transformer).__name__}, which cannot be looked into. Supported: {supported}. "
+                     "Give a pipeline of diffusers with one of these, or its transformer.")
+
+
+def arguments(transformer: nn.Module, args: tuple, kwargs: dict) -> dict:
+    """What a call of a transformer is given, by the names of its parameters."""
+    return inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs).arguments

@@ -1,0 +1,116 @@
+"""The method, slowly and plainly, in float64, straight from the paper's equations; it shares no code with the pack.
+
+Every block computes one attention over [text; concepts; picture; references] with a mask: text, picture and references
+see no concept, concepts see one another and the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import gelu, layer_norm, silu
+
+
+@dataclass(frozen=True)
+class DoubleStream:
+    """What a family of double-stream models does in its own way, by the published descriptions of its model.
+
+    patch: latent values on a token's side. text_axis: along which text tokens are counted, None for nowhere. concept_at:
+    the concepts' position there. reference_scale: how far references stand from one another on the first axis.
+    global_modulation: one for all blocks. gated: SwiGLU in place of GELU.
+    """
+
+    patch: int
+    text_axis: int | None = None
+    concept_at: int = 0
+    reference_scale: float = 1.0
+    global_modulation: bool = False
+    gated: bool = False
+
+    def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=()):
+        """Scores by space, L x C x N, of one picture.
+
+        weights: in Black Forest Labs' naming. pooled: for models that take it. latent: channels x h x w; references: the same.
+        text: T x D_text. concepts: C x D_text.
+        """
+        w = {name: value.double() for name, value in weights.items()}
+        latent, text, concepts = latent.double(), text.double(), concepts.double()
+
+        def linear(name, x):
+            return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+        def embedded(name, value):
+            angle = 1000 * float(value) * 10_000 ** -(torch.arange(128).double() / 128)
+            return linear(f"{name}.out_layer", silu(linear(f"{name}.in_layer", torch.cat((angle.cos(), angle.sin())))))
+
+        prompt_vec = embedded("time_in", t)
+        if guidance is not None and "guidance_in.in_layer.weight" in w:
+            prompt_vec = prompt_vec + embedded("guidance_in", guidance)
+        concept_vec = prompt_vec
+        if "vector_in.in_layer.weight" in w:
+            def vector(y):
+                return linear("vector_in.out_layer", silu(linear("vector_in.in_layer", y)))
+            prompt_vec, concept_vec = prompt_vec + vector(pooled.double()), concept_vec + vector(torch.zeros_like(pooled).double())
+
+        axes, pictures = config["axes_dim"], [latent, *(reference.double() for reference in references)]
+        own = self.tokens(latent).shape[0]
+        streams = [linear("txt_in", text), linear("txt_in", concepts), linear("img_in", torch.cat([self.tokens(p) for p in pictures]))]
+        counts = [len(stream) for stream in streams]
+        ids = [torch.zeros(n, len(axes)).double() for n in counts[:2]]
+        if self.text_axis is not None:
+            ids[0][:, self.text_axis], ids[1][:, self.text_axis] = torch.arange(counts[0]), self.concept_at
+        for number, picture in enumerate(pictures):
+            h, width = (-(-side // self.patch) for side in picture.shape[1:])
+            place = torch.zeros(h, width, len(axes)).double()
+            place[..., 0], place[..., 1], place[..., 2] = number * self.reference_scale, torch.arange(h)[:, None], torch.arange(width)
+            ids.append(place.flatten(0, 1))
+        angles = torch.cat([torch.cat(ids)[:, i, None] * config["theta"] ** -(torch.arange(0, d, 2).double() / d)
+                            for i, d in enumerate(axes)], dim=1)
+        turn = torch.polar(torch.ones_like(angles), angles)
+
+        is_concept = torch.zeros(sum(counts), dtype=torch.bool)
+        is_concept[counts[0]:sum(counts[:2])] = True
+        may_see = (~is_concept).repeat(len(is_concept), 1)
+        may_see[is_concept] = False
+        may_see[is_concept, counts[0]:sum(counts[:2]) + own] = True
+
+        found = {"output": [], "cross-attention": []}
+        for i in range(config["depth"]):
+            name, heads = f"double_blocks.{i}", config["num_heads"]
+            q, k, v, mods = [], [], [], []
+            for kind, x, vec in zip(("txt", "txt", "img"), streams, (prompt_vec, concept_vec, prompt_vec)):
+                mod = f"double_stream_modulation_{kind}.lin" if self.global_modulation else f"{name}.{kind}_mod.lin"
+                shift1, scale1, *rest = linear(mod, silu(vec)).chunk(6)
+                mods.append(rest)
+                qkv = linear(f"{name}.{kind}_attn.qkv", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1)
+                parts = [part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1)]
+                for part, into, norm in zip(parts, (q, k), ("query", "key")):
+                    rms = (part.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+                    into.append(part / rms * w[f"{name}.{kind}_attn.norm.{norm}_norm.scale"])
+                v.append(parts[2])
+            found["cross-attention"].append(torch.einsum("chd,nhd->cn", q[1], k[2][:own]))
+            q, k = (torch.view_as_complex(torch.cat(x).unflatten(-1, (-1, 2))) * turn[:, None] for x in (q, k))
+            q, k = (torch.view_as_real(x).flatten(-2) for x in (q, k))
+            logits = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
+            seen = logits.masked_fill(~may_see, -torch.inf).softmax(-1)
+            outs = torch.einsum("hqk,khd->qhd", seen, torch.cat(v)).flatten(1).split(counts)
+            found["output"].append(outs[1] @ outs[2][:own].T)
+            after = []
+            for kind, x, out, (gate1, shift2, scale2, gate2) in zip(("txt", "txt", "img"), streams, outs, mods):
+                x = x + gate1 * linear(f"{name}.{kind}_attn.proj", out)
+                hidden = linear(f"{name}.{kind}_mlp.0", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2)
+                if self.gated:
+                    hidden = silu(hidden.chunk(2, -1)[0]) * hidden.chunk(2, -1)[1]
+                else:
+                    hidden = gelu(hidden, approximate="tanh")
+                after.append(x + gate2 * linear(f"{name}.{kind}_mlp.2", hidden))
+            streams = after
+        return {space: torch.stack(scores) for space, scores in found.items()}
+
+    def tokens(self, latent):
+        """channels x h x w -> N x channels * patch * patch; beyond the edge it goes on from the other side, as ComfyUI pads."""
+        rows, columns = (torch.arange(-(-side // self.patch) * self.patch) % side for side in latent.shape[1:])
+        latent = latent[:, rows][:, :, columns]
+        patches = latent.unfold(1, self.patch, self.patch).unfold(2, self.patch, self.patch)
+        return patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)

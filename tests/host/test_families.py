@@ -1,0 +1,318 @@
+"""Every family: golden values, a plain second computation, existing pictures, texts. A new one is one entry in CASES."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Callable
+
+import comfy.ldm.flux.model
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.supported_models_base
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+from concept_saliency.core.families import FAMILIES
+from concept_saliency.nodes import host
+from concept_saliency.nodes.concept_attention import ConceptAttentionApply
+from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
+from concept_saliency.nodes.concept_saliency import ConceptSaliency
+from conftest import Clip, SmallFlux, SmallFlux2
+from oracle import traces
+from reference import DoubleStream
+
+TOLERANCE = 2e-4  # of the largest value
+
+
+@dataclass(frozen=True)
+class Case:
+    """One family. golden: its file. model: from the file to a small model; bare: one that gets the prompt as it is."""
+
+    family: str
+    golden: str
+    model: Callable
+    bare: Callable
+    reference: DoubleStream
+    text_key: str
+    there: bool = True
+
+
+CASES = {case.golden: case for case in (
+    Case("flux1", "flux1_dev_like", SmallFlux, SmallFlux, DoubleStream(patch=2), "t5xxl"),
+    Case("flux1", "flux1_schnell_like", SmallFlux, SmallFlux, DoubleStream(patch=2), "t5xxl"),
+    Case("flux2", "flux2_like", SmallFlux2, SmallFlux2.bare,
+         DoubleStream(patch=1, text_axis=3, concept_at=510, reference_scale=10.0, global_modulation=True, gated=True), "mistral3_24b",
+         "global_modulation" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__),
+)}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    if not CASES[request.param].there:
+        pytest.skip("not on this host")
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def data(case, golden):
+    return golden(case.golden)
+
+
+@pytest.fixture(scope="module")
+def small(case, data):
+    return case.model(data)
+
+
+@pytest.fixture
+def clip(case, small):
+    return Clip(small.width, key=case.text_key)
+
+
+def patched(model, clip, concepts="cat, dog", contrast="sky", token="mean"):
+    """MODEL, runs: both spaces are recorded, all the time."""
+    return ConceptAttentionApply.execute(model, clip, concepts, contrast, 0.0, 1.0, token, True).result
+
+
+def newest(runs, space="output"):
+    return runs.find(None)[0].recordings[space]
+
+
+def test_every_family_has_a_case():
+    assert {case.family for case in CASES.values()} == set(FAMILIES)
+
+
+def test_golden_values_come_out_through_the_nodes(case, data):
+    small, about, grid = case.bare(data), data.about, data.about["grid"]
+    assert host.family_of(small.patcher).NAME == case.family
+    count, channels, patch = data["concepts"].shape[1], small.channels, case.reference.patch
+    clip = Clip(small.width, {f"c{i}": data["concepts"][0, i] for i in range(count)}, case.text_key)
+    model, runs = patched(small.patcher, clip, ", ".join(f"c{i}" for i in range(count)), "", "first")
+    predictions = []
+
+    def unpack(tokens):
+        folded = tokens.transpose(1, 2).reshape(1, channels, patch, patch, *grid).permute(0, 1, 4, 2, 5, 3)
+        return folded.reshape(1, channels, grid[0] * patch, grid[1] * patch)
+
+    def steps(predict, noise, sigmas, extra_args=None, callback=None, disable=None):
+        for step, sigma in enumerate(about["timesteps"]):
+            x, t = unpack(data[f"step{step}.img"]), torch.tensor([sigma])
+            predictions.append((x - predict(x, t, **extra_args)) / sigma)
+        return noise
+
+    positive = [[data["txt"], {"guidance": about["guidance"]} | ({"pooled_output": data["pooled"]} if "pooled" in data.tensors else {})]]
+    latent = torch.zeros(1, channels, grid[0] * patch, grid[1] * patch)
+    comfy.sample.sample_custom(model, torch.randn_like(latent), 1.0, comfy.samplers.KSAMPLER(steps),
+                               torch.tensor([*about["timesteps"], 0.0]), positive, positive, latent, disable_pbar=True)
+    for step in range(len(about["timesteps"])):
+        for space, name in (("output", "scores"), ("cross-attention", "cross_scores")):
+            if f"step{step}.{name}" in data.tensors:
+                data.assert_close(newest(runs, space).scores[step].flatten(-2), f"step{step}.{name}")
+        error = (predictions[step] - unpack(data[f"step{step}.pred"])).abs().max() / data[f"step{step}.pred"].abs().max()
+        assert error <= TOLERANCE
+    if "heatmaps_last2_all_steps" in data.tensors:
+        maps = ConceptSaliency.execute(runs, "-2:", 0.0, 1.0, "output", 0.0).result[0].maps
+        data.assert_close(maps, "heatmaps_last2_all_steps")
+
+
+class Probe:
+    """Writes down what the transformer is called with for the positive prompt: by noise level, rows of a batch."""
+
+    def __init__(self, model):
+        self.seen = {}
+        self.model = model.clone()
+        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "probe", self.wrapper)
+
+    def wrapper(self, executor, x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs):
+        kinds = transformer_options["cond_or_uncond"]
+        batch = len(x) // len(kinds)
+        rows = slice(kinds.index(0) * batch, (kinds.index(0) + 1) * batch) if 0 in kinds else slice(0)
+        for row in range(len(x))[rows]:
+            self.seen.setdefault(float(timestep[row]), []).append(
+                dict(latent=x[row], text=context[row], t=timestep[row], guidance=None if guidance is None else guidance[row],
+                     pooled=None if y is None else y[row], references=[r[row] for r in ref_latents or ()]))
+        return executor(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **kwargs)
+
+    def check(self, case, data, clip, runs, concepts=("cat", "dog", "sky")) -> None:
+        """What was recorded is what the reference computes of the same inputs."""
+        vectors = torch.stack([clip.encode_from_tokens(clip.tokenize(concept))[0, 0] for concept in concepts])
+        for step, sigma in enumerate(newest(runs).sigmas):
+            for picture, inputs in enumerate(self.seen[sigma]):
+                expected = case.reference.scores(data.weights(), data.about["config"], concepts=vectors, **inputs)
+                for space, scores in expected.items():
+                    mine = newest(runs, space).scores[step, :, picture].flatten(-2)
+                    assert mine.shape == scores.shape
+                    error = (mine - scores).abs().max() / scores.abs().max()
+                    assert error <= TOLERANCE, f"{space}, noise level {sigma:.3f}, picture {picture}: {error:.1e}"
+
+
+SAMPLING = {
+    "plain": {},
+    "batch of two, cfg 4": dict(batch=2, cfg=4.0),
+    "5 x 8 latent": dict(size=(5, 8)),
+    "references": dict(references=[(4, 6), (6, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+@torch.no_grad()
+def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computation(case, data, small, clip, name):
+    settings = {"size": (6, 4), "steps": 2, **SAMPLING[name]}
+    references = [torch.randn(1, small.channels, *size, generator=torch.Generator().manual_seed(i))
+                  for i, size in enumerate(settings.pop("references", ()))]
+    more = dict(reference_latents=references, reference_latents_method="index") if references else {}
+    positive, probe = small.conditioning(1, **more), Probe(small.patcher)
+    plain = small.sample(small.patcher, positive=positive, **settings)
+    model, runs = patched(probe.model, clip)
+    assert torch.equal(small.sample(model, positive=positive, **settings), plain)
+    recording, patch = newest(runs), case.reference.patch
+    assert recording.scores.shape[-2:] == tuple(-(-side // patch) for side in settings["size"])
+    assert recording.image_size == tuple(side * 16 // patch for side in settings["size"]) and recording.family == case.family
+    assert len(recording.sigmas) == settings["steps"]
+    probe.check(case, data, clip, runs)
+    assert not traces(small.patcher)
+
+
+@torch.no_grad()
+def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip, monkeypatch):
+    probe, latent = Probe(small.patcher), torch.randn(1, small.channels, 6, 4, generator=torch.Generator().manual_seed(3))
+    for block in small.patcher.model.diffusion_model.single_blocks:
+        monkeypatch.setattr(block, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop after the double blocks"))
+    runs = ConceptAttentionImage.execute(probe.model, clip, "cat, dog", "sky", 0.5, 1, 7, "mean", True, latent={"samples": latent},
+                                         conditioning=small.conditioning(1)).result[0]
+    assert newest(runs).sigmas == (0.5,)
+    probe.check(case, data, clip, runs)
+    monkeypatch.undo()
+    assert not traces(small.patcher)
+
+
+def test_automatic_layers_and_maps_are_the_familys(case, small, clip):
+    model, runs = patched(small.patcher, clip)
+    small.sample(model, size=(6, 4), steps=4)
+    saliency, recording = ConceptSaliency.execute(runs, "auto", 0.0, 1.0, "output", 0.0).result[0], newest(runs)
+    defaults = FAMILIES[case.family].DEFAULTS
+    assert recording.defaults == defaults
+    scores = recording.scores[:, defaults.layers(recording.depth)].double()
+    if defaults.softmax_first:
+        expected = (scores / defaults.temperature).softmax(3).mean((0, 1))
+    else:
+        late = torch.tensor(recording.progress) >= defaults.first_step
+        expected = (scores[late].mean((0, 1)) / defaults.temperature).softmax(1)
+    torch.testing.assert_close(saliency.maps.double(), expected[:, :2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_no_family_is_refused_and_all_that_are_supported_are_named(small, clip):
+    class Other(torch.nn.Module):
+        """No transformer of any family."""
+
+    other = small.patcher.clone()
+    other.add_object_patch("diffusion_model", Other())
+    with pytest.raises(ValueError, match="it is a .*Other.*Supported") as error:
+        patched(other, clip)
+    assert all(family.TITLE in str(error.value) for family in FAMILIES.values())
+
+
+def random_clip(tokenizer, model, key: str, tokenizer_data=None):
+    """A text encoder of ComfyUI's with its own tokenizer and few, random weights."""
+    config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    clip = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(tokenizer, model), tokenizer_data=tokenizer_data or {},
+                         model_options={f"{key}_model_config": config})
+    generator = torch.Generator().manual_seed(0)
+    for weight in clip.cond_stage_model.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator) / (weight.shape or (1,))[-1] ** 0.5
+    return clip
+
+
+def klein(key="qwen3_4b"):
+    from comfy.text_encoders import flux
+
+    return random_clip(flux.KleinTokenizer, flux.klein_te(model_type=key), key)
+
+
+def klein_9b():
+    from comfy.text_encoders import flux
+
+    return random_clip(flux.KleinTokenizer8B, flux.klein_te(model_type="qwen3_8b"), "qwen3_8b")
+
+
+class Bytes:
+    """Stands for the vocabulary of Flux.2 dev, which comes with its weights: a token for every byte and every [WORD] in brackets."""
+
+    @classmethod
+    def from_pretrained(cls, path, **kwargs):
+        return cls()
+
+    def __call__(self, text):
+        parts = re.split(r"(\[/?[A-Z_]+\])", text)
+        tokens = [[500 + len(part)] if number % 2 else [100 + byte for byte in part.encode()] for number, part in enumerate(parts)]
+        return {"input_ids": [1, *sum(tokens, [])]}
+
+    def get_vocab(self):
+        return {}
+
+
+def dev():
+    from comfy import sd1_clip
+    from comfy.text_encoders import flux
+
+    def tokenizer(embedding_directory=None, tokenizer_data=None):
+        return sd1_clip.SDTokenizer("", pad_with_end=False, embedding_size=5120, embedding_key="mistral3_24b", tokenizer_class=Bytes,
+                                    has_end_token=False, pad_to_max_length=False, pad_token=11, start_token=1, max_length=99999999,
+                                    min_length=1, pad_left=True, disable_weights=True)
+
+    return random_clip(flux.Flux2Tokenizer, flux.flux2_te(), "mistral3_24b", {"mistral3_24b_tokenizer_class": tokenizer})
+
+
+TEXTS = {"flux2 klein 4b": (klein, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
+         "flux2 dev": (dev, "flux2", "mistral3_24b")}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@torch.no_grad()
+def test_a_phrases_own_tokens_are_found_in_the_template(name):
+    build, family, key = TEXTS[name]
+    if not any(case.family == family and case.there for case in CASES.values()):
+        pytest.skip("not on this host")
+    clip = build()
+    encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.bfl"))
+
+    def whole(text):
+        tokens = clip.tokenize(text)
+        return clip.encode_from_tokens(tokens)[0].float(), [token for token, *_ in tokens[key][0]]
+
+    (cats, cat_row), (dogs, dog_row) = whole("cat"), whole("dog")
+    places = [i for i, (a, b) in enumerate(zip(cat_row, dog_row)) if a != b]
+    first, count = places[0], len(places)
+    assert first > 0 and places == list(range(first, first + count))
+    assert torch.equal(cats[:first], dogs[:first]), "the template's tokens before the phrase know nothing of it"
+    for phrase, vectors in (("cat", cats), ("dog", dogs)):
+        assert torch.equal(encode(phrase), vectors[first:first + count])
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2)
+    for phrase in ("a (red:1.3) cat", "cats"):  # weights are text
+        vectors, row = whole(phrase)
+        own = encode(phrase)
+        assert torch.equal(own, vectors[first:first + len(own)])
+        after = [token for token in dog_row[places[-1] + 1:] if token != dog_row[-1]]
+        assert row[first + len(own):][:len(after)] == after, "then the template goes on"
+
+
+def test_t5s_own_tokens_are_those_before_the_end():
+    from comfy.text_encoders.flux import T5XXLTokenizer
+    from concept_saliency.core.families.flux1 import bfl
+
+    class T5:
+        """Its tokenizer, and a vector of two for every token: its number and its place."""
+
+        def tokenize(self, text, **how):
+            return {"l": [[(0, 1.0)]], "t5xxl": T5XXLTokenizer().tokenize_with_weights(text, **how)}
+
+        def encode_from_tokens(self, tokens):
+            return torch.tensor([[[token, i] for i, (token, *_) in enumerate(tokens["t5xxl"][0])]])
+
+    encode, tokenizer = host.phrase_encoder(T5(), bfl), T5XXLTokenizer().tokenizer
+    for phrase in ("cat", "the red car", "a (red:1.3) cat", "Pekingese"):
+        numbers = tokenizer(phrase)["input_ids"][:-1]
+        assert encode(phrase).tolist() == [[number, i] for i, number in enumerate(numbers)]
+    assert len(encode("")) == 0
