@@ -2,6 +2,7 @@
 
 import io
 import json
+import urllib.parse
 import sys
 
 import numpy as np
@@ -50,6 +51,6 @@ def test_its_templates_are_served(server):
     names = server.get("/workflow_templates")[FOLDER]
     assert {file.stem for file in (server.pack / "workflows").glob("*.json")} == set(names)
     for name in names:
-        address = f"/api/workflow_templates/{FOLDER}/{name}"
+        address = f"/api/workflow_templates/{FOLDER}/{urllib.parse.quote(name)}"
         assert server.get(f"{address}.json") == json.loads((server.pack / "workflows" / f"{name}.json").read_text())
         assert server.get(f"{address}.jpg") == (server.pack / "workflows" / f"{name}.jpg").read_bytes()
