@@ -91,7 +91,7 @@ def label(picture: Tensor, text: str) -> Tensor:
     font = ImageFont.load_default(size)
     while len(text) > 1 and font.getlength(text) > width - size:
         text = text[:-2] + "…"
-    bar = Image.new("RGB", (width, round(size * 1.6)), (24, 24, 28))
+    bar = Image.new("RGB", (width, round(largest * 1.6)), (24, 24, 28))  # of one height, so that tiles of a row line up
     ImageDraw.Draw(bar).text((width / 2, bar.height / 2), text, font=font, fill=(240, 240, 240), anchor="mm")
     return torch.cat((from_pil(bar)[0].to(picture), picture))
 

@@ -24,7 +24,7 @@ from .world import CONTRAST
 
 WEIGHTS = Path(__file__).parent / "weights"
 Progress = Callable[[Sequence], Sequence]
-STEPS, CFG, SHIFT = 24, 3.0, 3.0  # SHIFT as in ComfyUI's ModelSamplingFlux: more of the steps are where shapes are made
+STEPS, CFG = 24, 3.0
 
 
 class TinyFlux:
@@ -121,8 +121,7 @@ class TinyFlux:
 
 def schedule(steps: int) -> list[float]:
     """The noise levels of a run, from 1 to 0, steps + 1 of them."""
-    even = torch.linspace(1, 0, steps + 1)
-    return (SHIFT * even / (1 + (SHIFT - 1) * even)).tolist()
+    return torch.linspace(1, 0, steps + 1).tolist()  # as the demo node in ComfyUI, which shifts nothing
 
 
 def load_defaults(folder: Path = WEIGHTS) -> tuple[Defaults, float]:
