@@ -69,7 +69,9 @@ def in_folder(folder: Path, leave_out: Callable[[Path], bool] = lambda sub: Fals
 
     leave_out: which sub-folders are passed by; these come second. Raises ValueError for a folder that cannot be listed.
     """
-    found, left_out, waiting, seen = [], [], [folder], set()
+    found: list[Path] = []
+    left_out: list[Path] = []
+    waiting, seen = [folder], set()
     while waiting:
         one = waiting.pop()
         if one.resolve() in seen:

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -62,8 +62,8 @@ class Saliency:
 
     def at_size(self, image_size: tuple[int, int]) -> Saliency:
         """The same maps for the same picture at another size (H, W), enlarged or reduced as a whole."""
-        extent = tuple(round(e * new / old) for e, new, old in zip(self.extent, image_size, self.image_size))
-        return replace(self, image_size=tuple(image_size), extent=extent)
+        height, width = (round(e * new / old) for e, new, old in zip(self.extent, image_size, self.image_size))
+        return replace(self, image_size=(image_size[0], image_size[1]), extent=(height, width))
 
     def pixels(self, maps: Tensor) -> Tensor:
         """Maps B x C x h x w on the token grid -> B x C x H x W on the picture's pixels, bilinear."""
@@ -82,7 +82,8 @@ class Saliency:
         """Read what `save` wrote. Raises ValueError for any other file or a damaged one."""
         tensors, about = read_safetensors(path, _FORMAT, "saliency", ("maps", "presence", "contrast_maps"))
         try:
-            return cls(**tensors, **{k: tuple(v) for k, v in about.items()})
+            fields: dict[str, Any] = {k: tuple(v) for k, v in about.items()}
+            return cls(**tensors, **fields)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a usable saliency file: {error}") from error
 
@@ -116,7 +117,7 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
     else:
         maps = scores.mean(dim=(0, 1)).softmax(dim=1)
     count = len(recording.concepts)
-    extent = tuple(side * recording.patch for side in maps.shape[-2:])
+    extent = maps.shape[-2] * recording.patch, maps.shape[-1] * recording.patch
     shown = Saliency(recording.concepts, maps[:, :count], recording.shown_size, extent, presence(maps[:, :count]),
                      recording.contrast, maps[:, count:])
     return shown.at_size(recording.image_size)
