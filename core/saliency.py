@@ -82,8 +82,9 @@ class Saliency:
         """Read what `save` wrote. Raises ValueError for any other file or a damaged one."""
         tensors, about = read_safetensors(path, _FORMAT, "saliency", ("maps", "presence", "contrast_maps"))
         try:
-            fields: dict[str, Any] = {k: tuple(v) for k, v in about.items()}
-            return cls(**tensors, **fields)
+            stored: dict[str, Any] = dict(tensors)
+            words: dict[str, Any] = {k: tuple(v) for k, v in about.items()}
+            return cls(**stored, **words)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a usable saliency file: {error}") from error
 
