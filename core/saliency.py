@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -51,7 +52,7 @@ class Saliency:
                                     ("presence", self.presence, (batch, len(self.concepts)))):
             if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
                 raise ValueError(f"{name} have shape {tuple(tensor.shape)} and type {tensor.dtype}, expected {shape} and torch.float32")
-            if tensor.numel() and not (-1e-4 <= float(tensor.min()) and float(tensor.max()) <= 1 + 1e-4):
+            if tensor.numel() and not (float(tensor.min()) >= -1e-4 and float(tensor.max()) <= 1 + 1e-4):
                 raise ValueError(f"{name} reach from {float(tensor.min()):g} to {float(tensor.max()):g}, expected 0 to 1")
         if len(grid) != 2 or 0 in grid or not batch:
             raise ValueError(f"maps have shape {tuple(self.maps.shape)}, expected pictures x concepts x height x width, none of them zero")

@@ -19,11 +19,11 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import hypothesis  # noqa: F401  (these libraries are imported before the forks, so that each finds them there)
-import kornia.color  # noqa: F401
+import kornia.color
 import kornia.filters  # noqa: F401
 import PIL.ImageFont  # noqa: F401
 import pytest

@@ -5,8 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concept_saliency.core.concepts import (MAX_CONCEPTS, Concept, ConceptInputs, concept_vectors, parse_concepts, parse_contrast,
-                                            row_of, rows_of)
+from concept_saliency.core.concepts import (
+    MAX_CONCEPTS,
+    Concept,
+    ConceptInputs,
+    concept_vectors,
+    parse_concepts,
+    parse_contrast,
+    row_of,
+    rows_of,
+)
 
 
 def test_commas_lines_and_synonyms():
