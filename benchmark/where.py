@@ -7,10 +7,11 @@ import time
 
 import flux
 import torch
-from concept_saliency.core.families.flux1 import bfl
-from concept_saliency.core.stream import ConceptStream
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
+
+from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.stream import ConceptStream
 
 
 def milliseconds(run, rounds: int = 15) -> float:
@@ -55,7 +56,7 @@ def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, floa
     size = sum(p.numel() for m in (block.txt_mod, block.txt_attn, block.txt_mlp) for p in m.parameters()) * 2 / 1e6
     found = [(f"one block's look, {concepts} concepts, {tokens} image tokens", whole, "ms")]
     found += [(f"  of which {name}" + (f", {size:.0f} MB" if "weights" in name else ""), value, "ms") for name, value in parts.items()]
-    return found + [("  and everything else", whole - sum(parts.values()), "ms"), ("  look / floor", whole / sum(parts.values()), "")]
+    return [*found, ("  and everything else", whole - sum(parts.values()), "ms"), ("  look / floor", whole / sum(parts.values()), "")]
 
 
 def operations(model, tokens: int = 1024) -> str:

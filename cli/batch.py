@@ -10,10 +10,10 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Iterable
 
 import click
 from tqdm import tqdm

@@ -6,9 +6,9 @@ A data set is a sequence that reads a sample when it is asked for, and holds no 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 from PIL import Image

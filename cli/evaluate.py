@@ -6,8 +6,8 @@ import functools
 import itertools
 import json
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable, Iterable
 
 import click
 

@@ -7,7 +7,7 @@ other scenes (seeds 1200000 to 1200099).
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 import numpy as np

@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 from PIL import Image

@@ -5,8 +5,9 @@ Read from github.com/helblazer811/ConceptAttention (experiments/, and what they 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from PIL.Image import Resampling
 

@@ -153,9 +153,9 @@ def _large(inside: np.ndarray, least: float) -> np.ndarray:
     return inside & (np.bincount(islands.ravel(), minlength=count + 1) >= least)[islands]
 
 
-def shape(inside: Tensor, shaping: Shaping) -> Tensor:
+def shape(given: Tensor, shaping: Shaping) -> Tensor:
     """One mask H x W bool -> H x W float32."""
-    inside = inside.numpy()
+    inside = given.numpy()
     if shaping.min_area > 0:
         inside = _large(inside, shaping.min_area)
     if shaping.fill_holes:

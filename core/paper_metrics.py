@@ -6,8 +6,8 @@ Where their code does what its authors cannot have meant, so does this. core/met
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Sequence
 
 import numpy as np
 import torch

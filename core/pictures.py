@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -69,7 +69,9 @@ def in_folder(folder: Path, leave_out: Callable[[Path], bool] = lambda sub: Fals
 
     leave_out: which sub-folders are passed by; these come second. Raises ValueError for a folder that cannot be listed.
     """
-    found, left_out, waiting, seen = [], [], [folder], set()
+    found: list[Path] = []
+    left_out: list[Path] = []
+    waiting, seen = [folder], set()
     while waiting:
         one = waiting.pop()
         if one.resolve() in seen:
@@ -109,7 +111,7 @@ def upright(image: Image.Image) -> Image.Image:
 
     16 bits become 8; numbers from 0 to 1 become 0 to 255. Raises ValueError where nobody knows which number is white.
     """
-    sixteen_bits = image.mode.startswith("I;16") or image.mode == "I" and image.format in _SIXTEEN_BITS
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS)
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     bits, white_is_zero = tags.get(_BITS, (16,))[0], tags.get(_PHOTOMETRIC) == 0
     image = ImageOps.exif_transpose(image)

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,8 @@ class Recording:
     def at_size(self, image_size: tuple[int, int]) -> Recording:
         """The same for the picture at another size (H, W) than the model was shown."""
         shown = self.shown_size
-        return replace(self, image_size=tuple(image_size), seen_size=None if shown == tuple(image_size) else shown)
+        size = image_size[0], image_size[1]
+        return replace(self, image_size=size, seen_size=None if shown == size else shown)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; everything but the scores stands in its metadata as JSON."""
@@ -92,7 +94,8 @@ class Recording:
         tensors, about = read_safetensors(path, _FORMAT, "recording", ("scores",))
         try:
             about["defaults"] = Defaults(**about["defaults"])
-            return cls(scores=tensors["scores"], **{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()})
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
+            return cls(scores=tensors["scores"], **fields)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a usable recording: {error}") from error
 
@@ -114,7 +117,7 @@ class Recorder:
 
     def __init__(self, concepts, contrast, family: str, defaults: Defaults, schedule, depth: int,
                  image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES):
-        self.about = dict(concepts=tuple(concepts), contrast=tuple(contrast), family=family, defaults=defaults,
+        self.about: dict[str, Any] = dict(concepts=tuple(concepts), contrast=tuple(contrast), family=family, defaults=defaults,
                           depth=depth, image_size=tuple(image_size), patch=patch)
         self.schedule = [float(s) for s in schedule]
         self.max_bytes, self.stride = max_bytes, 1

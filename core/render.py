@@ -138,7 +138,8 @@ def with_legend(pictures: Tensor, names: tuple[str, ...], colours: Tensor) -> Te
     _, height, width, _ = pictures.shape
     size = max(12, round(min(height, width) / 24))
     font, gap = ImageFont.load_default(size), size // 2
-    lines, x = [[]], gap
+    lines: list[list[tuple[float, str, tuple[int, ...]]]] = [[]]
+    x: float = gap
     for name, colour in zip(names, colours):
         while len(name) > 1 and font.getlength(name) > width - 3 * size:
             name = name[:-2] + "…"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -51,7 +52,7 @@ class Saliency:
                                     ("presence", self.presence, (batch, len(self.concepts)))):
             if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
                 raise ValueError(f"{name} have shape {tuple(tensor.shape)} and type {tensor.dtype}, expected {shape} and torch.float32")
-            if tensor.numel() and not (-1e-4 <= float(tensor.min()) and float(tensor.max()) <= 1 + 1e-4):
+            if tensor.numel() and not (float(tensor.min()) >= -1e-4 and float(tensor.max()) <= 1 + 1e-4):
                 raise ValueError(f"{name} reach from {float(tensor.min()):g} to {float(tensor.max()):g}, expected 0 to 1")
         if len(grid) != 2 or 0 in grid or not batch:
             raise ValueError(f"maps have shape {tuple(self.maps.shape)}, expected pictures x concepts x height x width, none of them zero")
@@ -62,8 +63,8 @@ class Saliency:
 
     def at_size(self, image_size: tuple[int, int]) -> Saliency:
         """The same maps for the same picture at another size (H, W), enlarged or reduced as a whole."""
-        extent = tuple(round(e * new / old) for e, new, old in zip(self.extent, image_size, self.image_size))
-        return replace(self, image_size=tuple(image_size), extent=extent)
+        height, width = (round(e * new / old) for e, new, old in zip(self.extent, image_size, self.image_size))
+        return replace(self, image_size=(image_size[0], image_size[1]), extent=(height, width))
 
     def pixels(self, maps: Tensor) -> Tensor:
         """Maps B x C x h x w on the token grid -> B x C x H x W on the picture's pixels, bilinear."""
@@ -82,7 +83,9 @@ class Saliency:
         """Read what `save` wrote. Raises ValueError for any other file or a damaged one."""
         tensors, about = read_safetensors(path, _FORMAT, "saliency", ("maps", "presence", "contrast_maps"))
         try:
-            return cls(**tensors, **{k: tuple(v) for k, v in about.items()})
+            stored: dict[str, Any] = dict(tensors)
+            words: dict[str, Any] = {k: tuple(v) for k, v in about.items()}
+            return cls(**stored, **words)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a usable saliency file: {error}") from error
 
@@ -116,7 +119,7 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
     else:
         maps = scores.mean(dim=(0, 1)).softmax(dim=1)
     count = len(recording.concepts)
-    extent = tuple(side * recording.patch for side in maps.shape[-2:])
+    extent = maps.shape[-2] * recording.patch, maps.shape[-1] * recording.patch
     shown = Saliency(recording.concepts, maps[:, :count], recording.shown_size, extent, presence(maps[:, :count]),
                      recording.contrast, maps[:, count:])
     return shown.at_size(recording.image_size)

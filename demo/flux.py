@@ -7,8 +7,8 @@ Source: black-forest-labs/flux, src/flux/model.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor, nn

@@ -7,8 +7,8 @@ double-stream block. The picture is what the compiled code makes of it.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Callable, ContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def anywhere(module: nn.Module) -> bool:
     return any(as_a_whole(part) for part in module.modules())
 
 
-def eagerly(module: nn.Module) -> ContextManager:
+def eagerly(module: nn.Module) -> AbstractContextManager:
     """A context in which nothing that was compiled is used, if anything of this module was. Raises ValueError where torch cannot."""
     if not anywhere(module):
         return nullcontext()

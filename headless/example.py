@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from concept_saliency import capture, saliency_of_image
-from concept_saliency.core import masks, render
 from diffusers import FluxPipeline
 from PIL import Image
+
+from concept_saliency import capture, saliency_of_image
+from concept_saliency.core import masks, render
 
 PROMPT, CONCEPTS = "a cat and a dog", "cat, dog"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Callable, Iterable, Iterator, Sequence
 
 import torch
 from diffusers import DiffusionPipeline
@@ -123,7 +123,7 @@ def as_tensor(image: Image.Image | Tensor) -> Tensor:
         raise ValueError(f"image holds {image.dtype}, {expected}. Give image / 255.")
     low, high = float(image.min()), float(image.max())
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # what is not a number is neither
-        advice = "Give (image + 1) / 2." if -1.01 <= low < 0 and high <= 1.01 else "Give image / 255." if 0 <= low and high <= 256 else ""
+        advice = "Give (image + 1) / 2." if -1.01 <= low < 0 and high <= 1.01 else "Give image / 255." if low >= 0 and high <= 256 else ""
         raise ValueError(f"image holds numbers from {low:g} to {high:g}, {expected}. {advice}".rstrip())
     return image.float().clamp(0, 1)
 

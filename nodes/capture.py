@@ -241,8 +241,8 @@ class ActiveRun:
         recordings = self.recorder.finish()
         notes = [*self.notes, *self.recorder.notes]
         if self.unseen:
-            notes.append(f"{len(self.unseen)} of {len(self.unseen.union(self.recorder.steps))} steps are not recorded: there something stood "
-                         "in for the model's blocks (a step cache, another node, or ComfyUI's CUDA graphs, which its option "
+            notes.append(f"{len(self.unseen)} of {len(self.unseen.union(self.recorder.steps))} steps are not recorded: there something "
+                         "stood in for the model's blocks (a step cache, another node, or ComfyUI's CUDA graphs, which its option "
                          "--disable-cuda-graphs switches off).")
         if not recordings and not notes:
             notes = ["No step of this sampler lay between start_percent and end_percent, or a step cache skipped all of them. "

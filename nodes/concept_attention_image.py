@@ -29,7 +29,8 @@ class ConceptAttentionImage(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
                 *inputs.method_inputs(),
                 io.Float.Input("megapixels", default=1.0, min=0.0, max=16.0, step=0.1,
-                               tooltip="A larger picture is shown to the model at about this size, 1 being 1024 x 1024; 0 shows it as it is. "
+                               tooltip="A larger picture is shown to the model at about this size, 1 being 1024 x 1024; 0 shows it as it "
+                                       "is. "
                                        "Maps and masks have the picture's own size all the same."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model; needed for 'image'."),
                 io.Image.Input("image", optional=True, tooltip="Any picture or batch of pictures, of any size."),
@@ -42,8 +43,8 @@ class ConceptAttentionImage(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, megapixels=1.0, vae=None, image=None,
-                latent=None, conditioning=None) -> io.NodeOutput:
+    def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, megapixels=1.0, vae=None,
+                image=None, latent=None, conditioning=None) -> io.NodeOutput:
         family, runs = host.family_of(model), ConceptRuns()
         encoded, seen_size = encode(vae, image, megapixels, family) if latent is None else from_latent(model, latent, vae, image, family)
         wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention)

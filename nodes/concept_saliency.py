@@ -6,8 +6,8 @@ from ..core import render
 from ..core.masks import soft_masks
 from ..core.recording import SPACES
 from ..core.saliency import saliency
-from .warnings import tell
 from .types import CATEGORY, MAPS, ConceptRecordings, ConceptSaliencyMaps, found_by, rarely_used
+from .warnings import tell
 
 
 class ConceptSaliency(io.ComfyNode):

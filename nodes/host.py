@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import takewhile
-from typing import Callable
 
 import comfy.ldm.flux.model
 import comfy.model_management

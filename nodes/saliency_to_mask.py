@@ -5,8 +5,8 @@ from comfy_api.latest import io, ui
 from ..core import masks, render
 from ..core.concepts import rows_of
 from . import graph
-from .warnings import tell
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
+from .warnings import tell
 
 LOW_PRESENCE = 0.3
 
@@ -23,7 +23,8 @@ class ConceptSaliencyToMask(io.ComfyNode):
                 ConceptSaliencyMaps.Input("saliency", lazy=True, tooltip="From Concept Saliency."),
                 io.String.Input("concept", default="", tooltip="Name of the concept, or its number; empty for the first. Union: dog + cat"),
                 io.Combo.Input("method", options=list(masks.METHODS), default=masks.METHODS[0],
-                               tooltip="auto: above Otsu's threshold, as far as the concept beats every other one; empty if it is not there. "
+                               tooltip="auto: above Otsu's threshold, as far as the concept beats every other one; empty if it is not "
+                                       "there. "
                                        "mean: above the map's own mean (the paper's). otsu: above Otsu's threshold. percentile: the "
                                        "strongest 1 - threshold of the picture. absolute: above the threshold. argmax: where the concept "
                                        "beats every other one. soft: no threshold."),
@@ -32,7 +33,8 @@ class ConceptSaliencyToMask(io.ComfyNode):
                 io.Int.Input("grow", default=0, min=-1024, max=1024, tooltip="Move the edge out by so many pixels, or in if negative."),
                 io.Int.Input("feather", default=0, min=0, max=1024,
                              tooltip="Fade the edge over so many pixels to either side. The picture's frame does not fade."),
-                io.Boolean.Input("fill_holes", default=False, tooltip="Fill holes that the mask encloses.", **rarely_used(io.Boolean.Input)),
+                io.Boolean.Input("fill_holes", default=False, tooltip="Fill holes that the mask encloses.",
+                                 **rarely_used(io.Boolean.Input)),
                 io.Int.Input("min_area", default=0, min=0, max=1 << 24, tooltip="Remove islands of fewer pixels.",
                              **rarely_used(io.Int.Input)),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the concept."),
@@ -77,7 +79,8 @@ def findings(name: str, presence: list[float], shares: list[float], method: str,
             warnings.append(f"The mask of '{name}' is empty{of}: presence is {there:.2f}, other concepts or contrast words win everywhere. "
                             "Try a plainer word for it, contrast words that name what else is in the picture, or the method otsu.")
         elif there < LOW_PRESENCE:
-            warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap before you use the mask.")
+            warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap "
+                            "before you use the mask.")
         remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the picture")
     if method not in masks.THRESHOLDED and threshold != 0.5:
         remarks.append(f"'threshold' is for the methods {' and '.join(masks.THRESHOLDED)} only; {method} does not use it.")

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..core import regions
 from . import graph
-from .warnings import tell
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by
+from .warnings import tell
 
 
 class ConceptSaliencyToSAM3(io.ComfyNode):

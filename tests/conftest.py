@@ -18,7 +18,7 @@ class Golden:
     def __init__(self, name: str):
         with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
             self.about = json.loads(file.metadata()["golden"])
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)  # noqa: SIM118  (no dict)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self.tensors[name]

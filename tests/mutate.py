@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import hypothesis  # noqa: F401  (these libraries are imported before the forks, so that each finds them there)
-import kornia.color  # noqa: F401
+import kornia.color
 import kornia.filters  # noqa: F401
 import PIL.ImageFont  # noqa: F401
 import pytest
@@ -126,8 +127,8 @@ def main(modules: list[str]) -> None:
                 found += 1
                 if passes(tests, patience):
                     lived += 1
-                    after = [b for a, b in zip(source.splitlines(), changed.splitlines()) if a != b]
-                    print(f"{module}:{line}: {operator}: {' / '.join(text.strip() for text in after) or 'a line less'}", flush=True)
+                    after = [text[1:].strip() for text in difflib.ndiff(source.splitlines(), changed.splitlines()) if text[0] == "+"]
+                    print(f"{module}:{line}: {operator}: {' / '.join(after) or 'a line less'}", flush=True)
             file.write_text(source, "utf-8")
             print(f"{module}: {found - lived} of {found} changes noticed, {(found - lived) / max(1, found):.1%}", flush=True)
             total, survivors = total + found, survivors + lived

@@ -5,7 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concept_saliency.core.concepts import MAX_CONCEPTS, Concept, concept_vectors, parse_concepts, parse_contrast
+from concept_saliency.core.concepts import (
+    MAX_CONCEPTS,
+    Concept,
+    ConceptInputs,
+    concept_vectors,
+    parse_concepts,
+    parse_contrast,
+    row_of,
+    rows_of,
+)
 
 
 def test_commas_lines_and_synonyms():
@@ -45,3 +54,27 @@ def test_vectors_are_means_over_tokens_or_first_tokens_and_synonyms_are_averaged
         concept_vectors(concepts, table.get, "last")
     with pytest.raises(ValueError, match="no token of the concept 'c'"):
         concept_vectors([Concept(("c",))], lambda phrase: torch.zeros(0, 2))
+
+
+def test_as_many_as_can_be_recorded_and_no_more():
+    words = ", ".join(f"thing {i}" for i in range(MAX_CONCEPTS))
+    assert len(parse_concepts(words)) == MAX_CONCEPTS == len(parse_contrast(words, ()))
+    with pytest.raises(ValueError, match=f"{MAX_CONCEPTS + 1} contrast concepts were typed, but at most {MAX_CONCEPTS}"):
+        parse_contrast(words + ", one more", ())
+
+
+def test_a_concept_goes_by_its_name_its_number_or_as_the_first():
+    names = ("Cat", "dog", "9 lives", "salt+pepper", "3")
+    assert [row_of(text, names) for text in ("cat", " DOG ", "", "1", "5", "9 lives")] == [0, 1, 0, 0, 4, 2]
+    assert row_of("3", names) == 4, "a name before a number"
+    assert rows_of("cat + dog", names) == [0, 1] and rows_of("Salt+Pepper", names) == [3] and rows_of("2", names) == [1]
+    for unknown in ("horse", "0", "6", "-1", "1.0", "cat + horse"):
+        with pytest.raises(ValueError, match="There is no concept.*Known: 1 Cat, 2 dog"):
+            rows_of(unknown, names)
+
+
+def test_what_is_asked_for_is_the_output_space_with_self_attention_unless_said():
+    inputs = ConceptInputs.encoded("cat", "sky, cat", lambda phrase: torch.ones(2, 3) * len(phrase))
+    assert (inputs.concepts, inputs.contrast, inputs.vectors.shape) == (("cat",), ("sky",), (1, 2, 3))
+    assert (inputs.cross_attention, inputs.self_attention, inputs.linear) == (False, True, False)
+    assert ConceptInputs(("a",), (), inputs.vectors).self_attention and not ConceptInputs(("a",), (), inputs.vectors).cross_attention

@@ -87,6 +87,7 @@ def test_evaluate_prints_its_table_and_writes_json(tmp_path, capsys, monkeypatch
 
 def test_evaluation_thing_by_thing_prints_every_table(tmp_path, monkeypatch):
     from click.testing import CliRunner
+
     from concept_saliency.cli import evaluate_things
 
     monkeypatch.setattr(evaluate_things, "TUNING", {"noise": (0.3,), "layers": ("0-2",), "temperature": (3.0,)})

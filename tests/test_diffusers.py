@@ -13,14 +13,15 @@ import torch
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers  # noqa: E402
+from tiny_diffusers import CONCEPTS, capture, check_same, draw, one_thread, tiny  # noqa: E402
+
 from concept_saliency.core.families import flux1  # noqa: E402
 from concept_saliency.core.masks import mask  # noqa: E402
 from concept_saliency.core.recording import Recorder, Recording  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
 from concept_saliency.headless import capture as module  # noqa: E402
 from concept_saliency.headless.runs import Recordings  # noqa: E402
-from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers  # noqa: E402
-from tiny_diffusers import CONCEPTS, capture, check_same, draw, one_thread, tiny  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 

@@ -10,10 +10,11 @@ import torch
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from concept_saliency.headless.image import record_image  # noqa: E402
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor  # noqa: E402
-from torch._dynamo.utils import counters  # noqa: E402
 from tiny_diffusers import CONCEPTS, capture, check_same, draw, hooks, one_thread, tiny  # noqa: E402
+from torch._dynamo.utils import counters  # noqa: E402
+
+from concept_saliency.headless.image import record_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 PICTURE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))

@@ -7,14 +7,15 @@ diffusers = pytest.importorskip("diffusers")
 if not hasattr(diffusers, "Flux2Transformer2DModel"):
     pytest.skip("diffusers before 0.36 has no Flux.2", allow_module_level=True)
 
-import concept_saliency  # noqa: E402
-from concept_saliency.core.families import flux2  # noqa: E402
-from concept_saliency.headless.asking import phrase_encoder  # noqa: E402
-from concept_saliency.headless.image import record_image  # noqa: E402
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers  # noqa: E402
 from tiny_diffusers import hooks, one_thread, tokenizer  # noqa: E402, F401
 from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+
+import concept_saliency  # noqa: E402
+from concept_saliency.core.families import flux2  # noqa: E402
+from concept_saliency.headless.asking import phrase_encoder  # noqa: E402
+from concept_saliency.headless.image import record_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPLATE = "{% for m in messages %}red sand {{ m.content }} sky{% endfor %}{% if add_generation_prompt %} and moon{% endif %}"

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+
 from concept_saliency.cli import exports, models, shell
 from concept_saliency.core.masks import soft_masks
 from concept_saliency.core.recording import Recording
 from concept_saliency.core.saliency import saliency
 from concept_saliency.demo.pipeline import TinyFlux
 from concept_saliency.demo.world import make_scene
-from PIL import Image
 
 ALL = [word for kind in exports.KINDS for word in ("--export", kind)]
 CONCEPTS = "robot|person, tree, moon"

@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
+
 from concept_saliency.demo import make_blueprints, make_workflows
 from concept_saliency.demo.workflow_nodes import PACK
 

@@ -10,9 +10,10 @@ import zipfile
 
 import pytest
 import shipped
-from concept_saliency.core.families import FAMILIES
 from PIL import Image
 from shipped import ROOT
+
+from concept_saliency.core.families import FAMILIES
 
 try:
     import tomllib

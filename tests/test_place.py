@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+
 from concept_saliency.cli import image, models, place, results, shell
 from concept_saliency.core.recording import Recording
 from concept_saliency.demo.pipeline import TinyFlux
 from concept_saliency.demo.world import make_scene
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

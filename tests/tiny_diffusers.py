@@ -1,12 +1,13 @@
 """A Flux pipeline of diffusers with random weights, small and made without a network, and what tests do with it."""
 
-import concept_saliency
 import pytest
 import torch
-from concept_saliency.core.recording import Recording
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+import concept_saliency
+from concept_saliency.core.recording import Recording
 
 capture = concept_saliency.capture
 CONCEPTS = "cat, red dog|moon"

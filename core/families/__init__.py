@@ -14,6 +14,6 @@ bfl also says what ComfyUI has to be asked for:
 from . import flux1, flux2
 from .defaults import Defaults
 
-__all__ = ["Defaults", "FAMILIES"]
+__all__ = ["FAMILIES", "Defaults"]
 
 FAMILIES = {family.NAME: family for family in (flux1, flux2)}

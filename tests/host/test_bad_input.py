@@ -28,7 +28,8 @@ def test_a_model_of_another_family_is_named(apply):
 
     settings = comfy.supported_models.SD15({"model_channels": 32, "in_channels": 4, "out_channels": 4, "num_res_blocks": [1],
                                             "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
-                                            "transformer_depth_middle": 1, "context_dim": 32, "num_heads": 2, "use_linear_in_transformer": False,
+                                            "transformer_depth_middle": 1, "context_dim": 32, "num_heads": 2,
+                                            "use_linear_in_transformer": False,
                                             "image_size": 32, "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None})
     settings.set_inference_dtype(torch.float32, None)
     model = comfy.model_patcher.ModelPatcher(settings.get_model({}), torch.device("cpu"), torch.device("cpu"))
@@ -89,7 +90,8 @@ def test_the_smallest_and_very_wide_pictures(flux, apply):
     for size in ((1, 1), (2, 64)):
         model, runs = apply()
         saliency = look(runs, samples={"samples": flux.sample(model, size=size, steps=1)})
-        mask = ConceptSaliencyToMask.execute(saliency, "", "otsu", 0.5, 2, 5, True, 1, False, torch.rand(1, size[0] * 8, size[1] * 8, 3)).result[0]
+        mask = ConceptSaliencyToMask.execute(saliency, "", "otsu", 0.5, 2, 5, True, 1, False,
+                                              torch.rand(1, size[0] * 8, size[1] * 8, 3)).result[0]
         assert mask.shape == (1, size[0] * 8, size[1] * 8)
 
 
@@ -100,7 +102,8 @@ def test_a_picture_with_8000_pixels_a_side():
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"", "cannot be read"), (b"\x89PNG\r\n\x1a\n" + b"0" * 64, "cannot be read"), ((10 * 2**30).to_bytes(8, "little") + b"{}", "cannot be read"),
+    (b"", "cannot be read"), (b"\x89PNG\r\n\x1a\n" + b"0" * 64, "cannot be read"),
+    ((10 * 2**30).to_bytes(8, "little") + b"{}", "cannot be read"),
 ])
 def test_files_that_are_no_saliency(tmp_path, monkeypatch, content, message):
     import folder_paths

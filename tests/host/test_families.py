@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 
 import comfy.ldm.flux.model
 import comfy.sample
@@ -86,7 +86,7 @@ def test_every_family_has_a_case():
 
 def test_golden_values_come_out_through_the_nodes(case, data):
     small, about, grid = case.bare(data), data.about, data.about["grid"]
-    assert host.family_of(small.patcher).NAME == case.family
+    assert case.family == host.family_of(small.patcher).NAME
     count, channels, patch = data["concepts"].shape[1], small.channels, case.reference.patch
     clip = Clip(small.width, {f"c{i}": data["concepts"][0, i] for i in range(count)}, case.text_key)
     model, runs = patched(small.patcher, clip, ", ".join(f"c{i}" for i in range(count)), "", "first")

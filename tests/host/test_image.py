@@ -213,7 +213,9 @@ def test_saved_saliency_comes_back_and_only_from_comfyui_s_folders(saliency, tmp
     assert torch.equal(again.maps, saliency.maps) and again.concepts == saliency.concepts
     for name, message in (("../secret.safetensors", "not a file inside"), (str(tmp_path / "secret.safetensors"), "not a file inside"),
                           ("", "not a file inside"), ("a/../../secret.safetensors", "not a file inside"), ("..", "not a file inside"),
-                          ("/", "not a file inside"), (".. [output]", "not a file inside"), ("../secret.safetensors [temp]", "not a file inside"),
-                          ("link", "not a file inside"), ("\0", "no file"), ("x" * 5000, "no file"), ("missing.safetensors", "There is no file")):
+                          ("/", "not a file inside"), (".. [output]", "not a file inside"),
+                          ("../secret.safetensors [temp]", "not a file inside"),
+                          ("link", "not a file inside"), ("\0", "no file"), ("x" * 5000, "no file"),
+                          ("missing.safetensors", "There is no file")):
         with pytest.raises(ValueError, match=message):
             ConceptSaliencyLoad.execute(name)

@@ -23,7 +23,8 @@ CELLS = {
     "batch of 3": lambda f: (f.conditioning(1), {"batch": 3}),
     "batch of 3, CFG 4": lambda f: (f.conditioning(1), {"batch": 3, "cfg": 4.0}),
     "negative longer than positive": lambda f: (f.conditioning(1), {"cfg": 4.0, "negative": f.conditioning(2, tokens=18)}),
-    "negative of another length, in a call of its own": lambda f: (f.conditioning(1), {"cfg": 4.0, "negative": f.conditioning(2, tokens=61)}),
+    "negative of another length, in a call of its own": lambda f: (f.conditioning(1), {
+        "cfg": 4.0, "negative": f.conditioning(2, tokens=61)}),
     "two masked positives": lambda f: (f.conditioning(1, mask=mask(0, 0.5), mask_strength=1.0, set_area_to_bounds=False)
                                        + f.conditioning(3, mask=mask(0.5, 1), mask_strength=1.0, set_area_to_bounds=False), {"cfg": 4.0}),
     "two masked positives, batch of 2": lambda f: (f.conditioning(1, mask=mask(0, 0.5), mask_strength=1.0, set_area_to_bounds=False)

@@ -21,7 +21,8 @@ def graph(seed=0, steps=4, size=128, concepts="cat, tree", ours=True, name="x") 
         "negative": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["demo", 1], "text": ""}},
         "empty": {"class_type": "EmptySD3LatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}},
         "sampler": {"class_type": "KSampler", "inputs": {
-            "model": ["ours" if ours else "demo", 0], "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["empty", 0],
+            "model": ["ours" if ours else "demo", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+            "latent_image": ["empty", 0],
             "seed": seed, "steps": steps, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}},
         "latent": {"class_type": "SaveLatent", "inputs": {"samples": ["sampler", 0], "filename_prefix": name}},
     }

@@ -5,7 +5,7 @@ Submodules are called, never read: quantised and offloaded weights and LoRA depe
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
