@@ -131,7 +131,7 @@ class ConceptStream:
 
     def watch(self, module: nn.Module, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None) -> Tensor:
         """Look on at one block (see attend and output_scores for the shapes); returns o_c."""
-        block = self.family.block(module, self.modulation)
+        block = self.family.block(module, self.modulation, len(self.scores["output"]))
         q, k, v = block.project(self.states)
         out = attend(rotate(q, self.pe), rotate(k, self.pe), v, image_keys, image_values, self.self_attention)
         self.scores["output"].append(output_scores(linear_shares(out) if self.linear else out, image_out))

@@ -113,20 +113,20 @@ class Capture:
         self.run.add(call)
         return result
 
-    def diffusion_model(self, executor, x, timestep, context, y=None, guidance=None, ref_latents=None, control=None,
-                        transformer_options=None, **kwargs):
+    def diffusion_model(self, executor, *args, **kwargs):
         """DIFFUSION_MODEL wrapper: transformer_options in which every block is watched, whatever stood there before."""
         kwargs.pop(self.name, None)
-        options = transformer_options or {}
+        given = {**dict(zip(self.family.CALL, args)), **kwargs}
+        options = given.get("transformer_options") or {}
         if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
-            compiled.begin(self, context, timestep, guidance)
-            tokens = math.prod(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])
+            compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
+            tokens = math.prod(math.ceil(side / self.family.PATCH) for side in given["x"].shape[-2:])
             replace = options.get("patches_replace", {})
             dit = dict(replace.get("dit", {}))
             for index, name in enumerate(self.family.blocks(executor.class_obj)):
                 dit[name] = self.watched(index, dit.get(name), tokens)
-            options = {**options, "patches_replace": {**replace, "dit": dit}}
-        return executor(x, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
+            given["transformer_options"] = {**options, "patches_replace": {**replace, "dit": dit}}
+        return executor(*[given.pop(name) for name in self.family.CALL[:len(args)]], **given)
 
     def watched(self, index: int, before, image_tokens: int):
         """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention."""

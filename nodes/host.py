@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
+import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.model_management
 import comfy.sample
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..core.concepts import ConceptInputs, own_tokens
 from ..core.families import FAMILIES, Defaults
+from ..core.families.chroma import bfl as chroma
 from ..core.families.flux1 import bfl as flux1
 from ..core.families.flux2 import bfl as flux2
 from ..core.recording import joined
@@ -26,7 +28,8 @@ from .runs import ConceptRuns, Fingerprint, Run
 DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached by the node that loads it
 
 
-_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux}  # which class of ComfyUI's a family's transformer is
+# Which class of ComfyUI's a family's transformer is
+_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux, chroma: comfy.ldm.chroma.model.Chroma}
 
 
 def family_of(model):

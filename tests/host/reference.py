@@ -6,6 +6,7 @@ see no concept, concepts see one another and the picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ class DoubleStream:
 
     patch: latent values on a token's side. text_axis: along which text tokens are counted, None for nowhere. concept_at:
     the concepts' position there. reference_scale: how far references stand from one another on the first axis.
-    global_modulation: one for all blocks. gated: SwiGLU in place of GELU.
+    global_modulation: one for all blocks. distilled: modulations come of a network of their own. gated: SwiGLU in place of GELU.
     """
 
     patch: int
@@ -27,6 +28,7 @@ class DoubleStream:
     reference_scale: float = 1.0
     global_modulation: bool = False
     gated: bool = False
+    distilled: bool = False
 
     def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=()):
         """Scores by space, L x C x N, of one picture.
@@ -44,7 +46,7 @@ class DoubleStream:
             angle = 1000 * float(value) * 10_000 ** -(torch.arange(128).double() / 128)
             return linear(f"{name}.out_layer", silu(linear(f"{name}.in_layer", torch.cat((angle.cos(), angle.sin())))))
 
-        prompt_vec = embedded("time_in", t)
+        prompt_vec = torch.zeros(1) if self.distilled else embedded("time_in", t)
         if guidance is not None and "guidance_in.in_layer.weight" in w:
             prompt_vec = prompt_vec + embedded("guidance_in", guidance)
         concept_vec = prompt_vec
@@ -52,6 +54,20 @@ class DoubleStream:
             def vector(y):
                 return linear("vector_in.out_layer", silu(linear("vector_in.in_layer", y)))
             prompt_vec, concept_vec = prompt_vec + vector(pooled.double()), concept_vec + vector(torch.zeros_like(pooled).double())
+
+        def waves(value, half):
+            """Angles of up to 343 000 in float32, as the model was trained: what it rounds them to is part of it."""
+            angle = 1000 * torch.tensor(float(value)) * torch.exp(-math.log(10_000) * torch.arange(half) / half)
+            return torch.cat((angle.cos(), angle.sin())).double()
+
+        if self.distilled:
+            x = torch.stack([torch.cat((waves(t, 8), waves(guidance, 8), waves(i, 16))) for i in range(344)])
+            net = "distilled_guidance_layer"
+            x = linear(f"{net}.in_proj", x)
+            for i in range(sum(name.startswith(f"{net}.norms.") for name in w)):
+                normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{net}.norms.{i}.scale"]
+                x = x + linear(f"{net}.layers.{i}.out_layer", silu(linear(f"{net}.layers.{i}.in_layer", normed)))
+            made = linear(f"{net}.out_proj", x)[3 * config["depth_single_blocks"]:].split(6)  # img of all blocks, then txt of all blocks
 
         axes, pictures = config["axes_dim"], [latent, *(reference.double() for reference in references)]
         own = self.tokens(latent).shape[0]
@@ -81,7 +97,8 @@ class DoubleStream:
             q, k, v, mods = [], [], [], []
             for kind, x, vec in zip(("txt", "txt", "img"), streams, (prompt_vec, concept_vec, prompt_vec)):
                 mod = f"double_stream_modulation_{kind}.lin" if self.global_modulation else f"{name}.{kind}_mod.lin"
-                shift1, scale1, *rest = linear(mod, silu(vec)).chunk(6)
+                parts = made[i + config["depth"] * (kind == "txt")] if self.distilled else linear(mod, silu(vec)).chunk(6)
+                shift1, scale1, *rest = parts
                 mods.append(rest)
                 qkv = linear(f"{name}.{kind}_attn.qkv", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1)
                 parts = [part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1)]

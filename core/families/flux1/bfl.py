@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ...stream import TextStream
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
+CALL = ("x", "timestep", "context", "y", "guidance", "ref_latents", "control", "transformer_options")
 TEXT_KEYS, TOKENIZE = ("t5xxl",), {"disable_weights": True}
 
 
@@ -64,7 +65,7 @@ def embedded(model: nn.Module, timesteps: Tensor, guidance: Tensor | None, dtype
     return vec
 
 
-def block(module: nn.Module, modulation: Tensor) -> TextStream:
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
     """The text-stream half of a DoubleStreamBlock with its own modulation."""
     mod1, mod2 = module.txt_mod(modulation)
     return text_stream(module, mod1.shift, mod1.scale, mod1.gate, mod2.shift, mod2.scale, mod2.gate)

@@ -33,7 +33,7 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.context_embedder(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def block(module: nn.Module, modulation: Tensor) -> TextStream:
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
     """The text-stream half of a FluxTransformerBlock."""
     norm = module.norm1_context
     parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP

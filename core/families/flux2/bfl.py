@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ...stream import TextStream
-from ..flux1.bfl import blocks, embedded, picture, text_stream
+from ..flux1.bfl import CALL, blocks, embedded, picture, text_stream
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
 TEXT_KEYS = ("mistral3_24b", "qwen3_4b", "qwen3_8b")
 TOKENIZE: dict = {}  # its tokenizers know no prompt weights
@@ -32,6 +32,6 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.txt_in(vectors).expand(len(timesteps), -1, -1), torch.cat(parts, dim=-1), model.pe_embedder(place)
 
 
-def block(module: nn.Module, modulation: Tensor) -> TextStream:
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
     """The text-stream half of a DoubleStreamBlock without a modulation of its own."""
     return text_stream(module, *modulation.chunk(6, dim=-1))

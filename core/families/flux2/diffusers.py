@@ -24,7 +24,7 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.context_embedder(vectors).expand(len(timesteps), -1, -1), modulation, rotations(*model.pos_embed(place))
 
 
-def block(module: nn.Module, modulation: Tensor) -> TextStream:
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
     """The text-stream half of a Flux2TransformerBlock."""
     return TextStream(*modulation.chunk(6, dim=-1), module.norm1_context, text_qkv(module.attn), module.attn.to_add_out,
                       module.norm2_context, module.ff_context)

@@ -1,0 +1,108 @@
+"""Where a phrase's own tokens stand, with the real tokenizers and text encoders, the latter with few, random weights."""
+
+import importlib
+import re
+
+import comfy.sd
+import comfy.supported_models_base
+import pytest
+import torch
+from comfy import sd1_clip
+from comfy.text_encoders import flux
+from comfy.text_encoders.flux import T5XXLTokenizer
+from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.nodes import host
+
+
+def random_clip(tokenizer, model, key: str, tokenizer_data=None):
+    """A text encoder of ComfyUI's with its own tokenizer and few, random weights."""
+    config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    clip = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(tokenizer, model), tokenizer_data=tokenizer_data or {},
+                         model_options={f"{key}_model_config": config})
+    generator = torch.Generator().manual_seed(0)
+    for weight in clip.cond_stage_model.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator) / (weight.shape or (1,))[-1] ** 0.5
+    return clip
+
+
+def klein_4b():
+    return random_clip(flux.KleinTokenizer, flux.klein_te(model_type="qwen3_4b"), "qwen3_4b")
+
+
+def klein_9b():
+    return random_clip(flux.KleinTokenizer8B, flux.klein_te(model_type="qwen3_8b"), "qwen3_8b")
+
+
+class Bytes:
+    """Stands for the vocabulary of Flux.2 dev, which comes with its weights: a token for every byte and every [WORD] in brackets."""
+
+    @classmethod
+    def from_pretrained(cls, path, **kwargs):
+        return cls()
+
+    def __call__(self, text):
+        parts = re.split(r"(\[/?[A-Z_]+\])", text)
+        tokens = [[500 + len(part)] if number % 2 else [100 + byte for byte in part.encode()] for number, part in enumerate(parts)]
+        return {"input_ids": [1, *sum(tokens, [])]}
+
+    def get_vocab(self):
+        return {}
+
+
+def dev():
+    def tokenizer(embedding_directory=None, tokenizer_data=None):
+        return sd1_clip.SDTokenizer("", pad_with_end=False, embedding_size=5120, embedding_key="mistral3_24b", tokenizer_class=Bytes,
+                                    has_end_token=False, pad_to_max_length=False, pad_token=11, start_token=1, max_length=99999999,
+                                    min_length=1, pad_left=True, disable_weights=True)
+
+    return random_clip(flux.Flux2Tokenizer, flux.flux2_te(), "mistral3_24b", {"mistral3_24b_tokenizer_class": tokenizer})
+
+
+TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
+         "flux2 dev": (dev, "flux2", "mistral3_24b")}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@torch.no_grad()
+def test_a_phrases_own_tokens_are_found_in_the_template(name):
+    build, family, key = TEXTS[name]
+    if not hasattr(flux, "KleinTokenizer"):
+        pytest.skip("not on this host")
+    clip = build()
+    encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.bfl"))
+
+    def whole(text):
+        tokens = clip.tokenize(text)
+        return clip.encode_from_tokens(tokens)[0].float(), [token for token, *_ in tokens[key][0]]
+
+    (cats, cat_row), (dogs, dog_row) = whole("cat"), whole("dog")
+    places = [i for i, (a, b) in enumerate(zip(cat_row, dog_row)) if a != b]
+    first, count = places[0], len(places)
+    assert first > 0 and places == list(range(first, first + count))
+    assert torch.equal(cats[:first], dogs[:first]), "the template's tokens before the phrase know nothing of it"
+    for phrase, vectors in (("cat", cats), ("dog", dogs)):
+        assert torch.equal(encode(phrase), vectors[first:first + count])
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2)
+    for phrase in ("a (red:1.3) cat", "cats"):  # weights are text
+        vectors, row = whole(phrase)
+        own = encode(phrase)
+        assert torch.equal(own, vectors[first:first + len(own)])
+        after = [token for token in dog_row[places[-1] + 1:] if token != dog_row[-1]]
+        assert row[first + len(own):][:len(after)] == after, "then the template goes on"
+
+
+def test_t5s_own_tokens_are_those_before_the_end():
+    class T5:
+        """Its tokenizer, and a vector of two for every token: its number and its place."""
+
+        def tokenize(self, text, **how):
+            return {"l": [[(0, 1.0)]], "t5xxl": T5XXLTokenizer().tokenize_with_weights(text, **how)}
+
+        def encode_from_tokens(self, tokens):
+            return torch.tensor([[[token, i] for i, (token, *_) in enumerate(tokens["t5xxl"][0])]])
+
+    encode, tokenizer = host.phrase_encoder(T5(), bfl), T5XXLTokenizer().tokenizer
+    for phrase in ("cat", "the red car", "a (red:1.3) cat", "Pekingese"):
+        numbers = tokenizer(phrase)["input_ids"][:-1]
+        assert encode(phrase).tolist() == [[number, i] for i, number in enumerate(numbers)]
+    assert len(encode("")) == 0
