@@ -49,8 +49,7 @@ def peaks(heat: Tensor, count: int, above: float = 0.0) -> list[dict[str, int]]:
     crest = (ndimage.maximum_filter(values, size=apart) == values) & (values > above)
     islands, number = ndimage.label(crest)
     middles = ndimage.center_of_mass(crest, islands, range(1, number + 1))
-    places = sorted(((min(round(y), values.shape[0] - 1), min(round(x), values.shape[1] - 1)) for y, x in middles),
-                    key=lambda p: -values[p])
+    places = sorted(((round(y), round(x)) for y, x in middles), key=lambda place: -values[place])
     return [{"x": int(x), "y": int(y)} for y, x in places[:count]]
 
 

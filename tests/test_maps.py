@@ -5,8 +5,8 @@ import torch
 
 from concept_saliency.core.families.flux1 import DEFAULTS
 from concept_saliency.core.masks import Shaping, mask, token_size
-from concept_saliency.core.recording import Recorder
-from concept_saliency.core.saliency import Saliency, presence
+from concept_saliency.core.recording import Recorder, Recording
+from concept_saliency.core.saliency import Saliency, parse_layers, presence, saliency
 
 
 def seen(maps: torch.Tensor, size: tuple[int, int] | None = None) -> Saliency:
@@ -74,3 +74,17 @@ def test_steps_stand_in_the_order_of_the_run_however_they_came():
 def test_a_token_s_size_is_the_mean_of_its_sides_in_pixels():
     assert token_size(seen(torch.rand(1, 1, 4, 8), (64, 128))) == 16
     assert token_size(seen(torch.rand(1, 1, 4, 8), (80, 96))) == 16
+
+
+def test_a_higher_temperature_makes_maps_even_and_none_is_the_model_s_own():
+    scores = torch.tensor([3.0, 1.0, 0.0]).view(1, 1, 1, 3, 1, 1)
+    one = Recording(("a", "b"), ("c",), scores, (0.5,), (0.0,), (0,), 1, "output", "flux1", DEFAULTS, (16, 16))
+    for temperature, expected in ((0.0, [3, 1, 0]), (1.0, [3, 1, 0]), (2.0, [1.5, 0.5, 0])):
+        shares = torch.tensor(expected, dtype=torch.float32).softmax(0)
+        torch.testing.assert_close(saliency(one, temperature=temperature).maps.flatten(), shares[:2])
+    with pytest.raises(ValueError, match="temperature is -1, expected 0"):
+        saliency(one, temperature=-1)
+
+
+def test_a_range_of_layers_may_be_one_layer():
+    assert parse_layers("3-3", range(5), [4]) == [3]

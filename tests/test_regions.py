@@ -109,3 +109,20 @@ def test_the_second_picture_of_a_batch_has_points_of_its_own():
 def test_faint_heat_is_no_point(height):
     found, _, _ = point_prompts(seen(hills((20, 20, height))[None].tolist()), 0)
     assert bool(found) == (height > 0.05)
+
+
+def test_what_is_half_or_less_is_no_island_and_neither_is_less_than_a_thousandth_of_the_picture():
+    mask = torch.zeros(100, 100)
+    mask[0, :9], mask[50, :10], mask[80:] = 1, 1, 0.5
+    assert islands(mask)[0][0] == {"x": 0, "y": 50, "width": 10, "height": 1} and len(islands(mask)) == 1
+
+
+def test_a_tie_is_not_won():
+    even = seen([[[0.4, 0.6]], [[0.4, 0.2]]])
+    assert point_prompts(even, 0)[2].tolist() == [[0, 1]] and point_prompts(even, 1)[2].tolist() == [[0, 0]]
+
+
+def test_three_points_of_the_first_picture_unless_said():
+    maps = torch.stack((hills((10, 10, 0.9), (10, 80, 0.8), (50, 10, 0.7), (50, 80, 0.6)), hills((30, 40, 0.9))))[:, None]
+    two = Saliency(("cat",), maps, (64, 96), (64, 96), maps.amax((2, 3)), (), torch.zeros(2, 0, 64, 96))
+    assert point_prompts(two, 0)[0] == [{"x": 10, "y": 10}, {"x": 80, "y": 10}, {"x": 10, "y": 50}]
