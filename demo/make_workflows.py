@@ -18,14 +18,14 @@ ROOT = Path(__file__).parent.parent
 def see(at: Setting) -> Graph:
     g = Graph("quickstart_demo" if at.demo else "generate_see_mask")
     m = begin(g, at, notes.SEE)
-    words = g.add("ConceptAttentionApply", model=m.model, clip=m.clip, concepts=at.pick("dragon, castle, sky", "dragon, house, grass"),
+    words = g.add("ConceptAttentionApply", model=m.model, clip=m.clip, concepts=at.pick("dragon, castle, sky", "balloon, tree, sand"),
                   **at.contrast)
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt", at.pick("a dragon on the roof of a castle under a cloudy sky",
-                                                                       "a dragon and a house on grass"))
+                                                                       "a balloon and a tree on sand"))
     latent = g.add("EmptySD3LatentImage", **at.size)
     g.place("2  Words and prompt", [words, *nodes, latent])
     sampled = g.add("KSampler", model=words["model"], positive=positive, negative=negative, latent_image=latent["LATENT"],
-                    **{**at.sampling, "steps": at.pick(20, 24)})
+                    **{**at.sampling, "steps": at.pick(20, 24), "seed": at.pick(7, 3)})  # the demo's seed is chosen
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
     if at.demo:
         shown = g.add("PreviewImage", "Picture", images=decoded["IMAGE"])
@@ -34,7 +34,7 @@ def see(at: Setting) -> Graph:
     g.place("3  Picture", [sampled, decoded, shown])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
     g.place("4  Where Flux sees each word", [maps])
-    mask = g.add("ConceptSaliencyToMask", saliency=maps["saliency"], image=decoded["IMAGE"], concept="dragon", tall=760)
+    mask = g.add("ConceptSaliencyToMask", saliency=maps["saliency"], image=decoded["IMAGE"], concept=at.pick("dragon", "tree"), tall=760)
     g.place("5  Mask of one word", [mask])
     return g
 

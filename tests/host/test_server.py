@@ -77,7 +77,7 @@ def test_the_picture_is_the_same_without_the_pack(server, quickstart):
 def test_changing_a_widget_does_not_sample_again(server, quickstart):
     server.run(quickstart)
     for kind, field, value in (("ConceptSaliency", "layers", "all"), ("ConceptSaliency", "temperature", 3.0),
-                               ("ConceptSaliencyToMask", "method", "mean"), ("ConceptSaliencyToMask", "concept", "house")):
+                               ("ConceptSaliencyToMask", "method", "mean"), ("ConceptSaliencyToMask", "concept", "balloon")):
         quickstart[node_of(quickstart, kind)]["inputs"][field] = value
         entry = server.run(quickstart)
         succeeded(server, entry)
@@ -115,8 +115,8 @@ def test_custom_sampling_nodes_work_too(server, quickstart, info):
     ("ConceptAttentionApply", "concepts", "cat, cat", "is there twice"),
     ("ConceptSaliency", "layers", "40", "layers are 0 to 2"),
     ("ConceptSaliency", "samples", None, "Nothing has been sampled"),
-    ("ConceptSaliencyToMask", "concept", "unicorn", "Known: 1 dragon, 2 house, 3 grass"),
-    ("ConceptSaliencyToMask", "concept", "4", "Known: 1 dragon, 2 house, 3 grass"),
+    ("ConceptSaliencyToMask", "concept", "unicorn", "Known: 1 balloon, 2 tree, 3 sand"),
+    ("ConceptSaliencyToMask", "concept", "4", "Known: 1 balloon, 2 tree, 3 sand"),
 ])
 def test_errors_stand_on_their_node(server, quickstart, kind, field, value, message):
     number = node_of(quickstart, kind)
@@ -144,13 +144,13 @@ def test_a_slip_in_a_concepts_name_is_found_before_anything_is_sampled(server, q
 
 def test_a_concept_that_another_node_types_is_looked_up_when_it_is_known(server, quickstart):
     """Words that do not stand in the workflow cannot be compared before; the error comes with the mask."""
-    quickstart["100"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "dragon, house"}}
+    quickstart["100"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "balloon, tree"}}
     quickstart[node_of(quickstart, "ConceptAttentionApply")]["inputs"]["concepts"] = ["100", 0]
     mask = node_of(quickstart, "ConceptSaliencyToMask")
     succeeded(server, server.run(quickstart))
-    quickstart[mask]["inputs"]["concept"] = "grass"
+    quickstart[mask]["inputs"]["concept"] = "sand"
     error = server.messages(server.run(quickstart), "execution_error")[0]
-    assert error["node_id"] == mask and "Known: 1 dragon, 2 house" in error["exception_message"]
+    assert error["node_id"] == mask and "Known: 1 balloon, 2 tree" in error["exception_message"]
 
 
 def test_an_interrupt_from_the_api_leaves_nothing_behind(server, quickstart):
