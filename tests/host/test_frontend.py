@@ -65,10 +65,14 @@ def browse(page) -> None:
     """Open the template browser at our cards."""
     if not page.get_by_placeholder("Search templates...").is_visible():
         page.evaluate("window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_role("dialog").get_by_text(FOLDER, exact=True).first.click()  # the name also stands on our nodes
+    ours = page.get_by_role("dialog").get_by_text(FOLDER, exact=True).first  # the name also stands on our nodes
+    ours.wait_for()
+    page.wait_for_timeout(1500)  # the list is drawn anew as templates arrive
+    ours.dispatch_event("click")
     page.locator(CARD).first.wait_for()
 
 
+@pytest.mark.long
 def test_every_card_opens_with_all_its_nodes(page):
     browse(page)
     keep(page, "template_browser")
