@@ -34,7 +34,8 @@ def interpreter(host: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     matrix = "--matrix" in arguments
-    tests = [*sorted(map(str, HERE.glob("test_matrix_*.py"))), str(HERE / "test_capture.py"), str(HERE / "test_frontend.py")] if matrix else [str(HERE)]
+    slow = [*sorted(HERE.glob("test_matrix_*.py")), HERE / "test_capture.py", HERE / "test_frontend.py"]
+    tests = list(map(str, slow if matrix else [HERE]))
     arguments = [a for a in arguments if a != "--matrix"] + (["-m", "long or not long"] if matrix else [])
     lines, cells, failed = [], {}, False
     with tempfile.TemporaryDirectory() as folder:
