@@ -62,8 +62,9 @@ class ConceptSaliencyToMask(io.ComfyNode):
         if image is not None:
             saliency = saliency.at_size(tuple(image.shape[1:3]))
         mask = masks.mask(saliency, concept, method, threshold, shaping, image if refine else None)
-        name = concept.strip() if "+" in concept else saliency.concepts[rows_of(concept, saliency.concepts)[0]]
-        presence = saliency.presence[:, rows_of(concept, saliency.concepts)].amax(dim=1).tolist()
+        rows = rows_of(concept, saliency.concepts)
+        name = " + ".join(saliency.concepts[row] for row in rows)
+        presence = saliency.presence[:, rows].amax(dim=1).tolist()
         shares = mask.mean(dim=(1, 2)).tolist()
         preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
         tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold))
