@@ -21,9 +21,9 @@ from torch.utils.hooks import RemovableHandle
 from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
 from ..core.recording import Recorder
 from . import compiled
-from .asking import Encode, asked
 from .families import arguments, family_of
-from .look import Look
+from .hooks import BlockHooks
+from .inputs import Encode, concept_inputs
 from .runs import Recordings, Run
 
 
@@ -49,7 +49,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
         raise ValueError("A transformer alone cannot encode concepts. Give the pipeline in its place, or encode=pipe.")
     if not 0 <= start <= end <= 1:
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
-    words = asked(model if encode is None else encode, concepts, contrast, token, cross_attention)
+    words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention)
     watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
                     called=getattr(model, "transformer", model))
     try:
@@ -70,7 +70,7 @@ def transformer_of(model: DiffusionPipeline | nn.Module) -> nn.Module:
     return transformer
 
 
-class Enough(Exception):
+class EarlyExit(Exception):
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
 
@@ -81,16 +81,16 @@ class Capture:
     called: what the pipeline calls, where that is not the transformer itself but a compiled one.
     """
 
-    def __init__(self, transformer: nn.Module, asked: ConceptInputs, scheduler=None,
+    def __init__(self, transformer: nn.Module, inputs: ConceptInputs, scheduler=None,
                  window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None):
         self.outer = transformer if called is None else called
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
         self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
-        self.transformer, self.asked, self.scheduler, self.family = transformer, asked, scheduler, family_of(transformer)
+        self.transformer, self.inputs, self.scheduler, self.family = transformer, inputs, scheduler, family_of(transformer)
         self.window, self.image_size = window, image_size
         self.recordings = Recordings()
         self.handles: list[RemovableHandle | compiled.CallsOf] = []
-        self.looks: dict[int, Look] = {}  # by thread, at the call that goes on
+        self.hooks: dict[int, BlockHooks] = {}  # by thread, at the call that goes on
         self.runs: dict[int, Run] = {}  # by thread, the last
         self.warned: set[tuple[Run, str]] = set()
         self.lock, self.attached = threading.Lock(), False
@@ -107,9 +107,9 @@ class Capture:
         """Take everything off, also of calls that other threads have not ended yet."""
         with self.lock:
             self.attached = False
-            for look in self.looks.values():
-                look.detach()
-            self.looks.clear()
+            for hooks in self.hooks.values():
+                hooks.detach()
+            self.hooks.clear()
             while self.handles:
                 self.handles.pop().remove()
 
@@ -121,7 +121,7 @@ class Capture:
         """
         if threading.get_ident() in self.apart:
             return
-        self._end_look()
+        self._end_hooks()
         if self.image_size is None and not self.whole and compiled.as_a_whole(self.transformer):
             raise ValueError(f"This {type(self.transformer).__name__} was compiled by torch.compile while it was captured, which leaves "
                              "nothing to look at. Compile it before.")
@@ -140,9 +140,9 @@ class Capture:
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    look = Look(self.family, self.transformer, self.asked, timesteps, guidance, grid[0] * grid[1], done)
-                    self.looks[threading.get_ident()] = look
-            if self.image_size is None and threading.get_ident() in self.looks and compiled.anywhere(self.outer):
+                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1], done)
+                    self.hooks[threading.get_ident()] = hooks
+            if self.image_size is None and threading.get_ident() in self.hooks and compiled.anywhere(self.outer):
                 self._look_apart(args, kwargs)
 
     @torch.no_grad()
@@ -154,26 +154,26 @@ class Capture:
                              "looked into with both. Switch the cache off with disable_cache(), or capture from one that is not compiled.")
         thread = threading.get_ident()
         self.apart[thread] = not kwargs.get("joint_attention_kwargs")  # a LoRA's scale is taken back at the end of the pass
-        look = self.looks[thread]
+        hooks = self.hooks[thread]
         try:
             with compiled.eagerly(self.outer):
                 self.transformer(*args, **kwargs)
-        except Enough:
+        except EarlyExit:
             pass
         finally:
             del self.apart[thread]
-            self._end_look()
-        self._tell_end(look)
+            self._end_hooks()
+        self._tell_end(hooks)
 
     @torch.compiler.disable
     def after(self, transformer: nn.Module, args: tuple, output) -> None:
         """The transformer has ended, well or with an exception; then there is no output."""
-        look = self._end_look()
+        hooks = self._end_hooks()
         if output is not None:
-            self._tell_end(look)
+            self._tell_end(hooks)
 
-    def _tell_end(self, look: Look | None) -> None:
-        if look is not None and not look.complete:
+    def _tell_end(self, hooks: BlockHooks | None) -> None:
+        if hooks is not None and not hooks.complete:
             self._warn(self.runs[threading.get_ident()], "Steps in which a cache skips blocks of the model, or an attention processor "
                                                          "does without the attention's own layers, are not recorded.")
 
@@ -183,7 +183,7 @@ class Capture:
         for note in run.recorder.notes:
             self._warn(run, note)
         if self.image_size is not None or self.apart.get(threading.get_ident()):
-            raise Enough
+            raise EarlyExit
 
     def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:
         """The run that a call belongs to, a new one if need be, and its noise level there."""
@@ -191,18 +191,18 @@ class Capture:
         run = self.runs.get(thread)
         if run is None or not run.includes(self.scheduler, level, size, tokens):
             recorder = functools.partial(
-                Recorder, self.asked.concepts, self.asked.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
+                Recorder, self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
                 depth=len(self.family.blocks(self.transformer)), image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
             self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
             self.recordings.runs.append(run)
         return run, run.exact(level)
 
-    def _end_look(self) -> Look | None:
-        """Take this thread's look off; returns it."""
-        look = self.looks.pop(threading.get_ident(), None)
-        if look is not None:
-            look.detach()
-        return look
+    def _end_hooks(self) -> BlockHooks | None:
+        """Take this thread's hooks off; returns it."""
+        hooks = self.hooks.pop(threading.get_ident(), None)
+        if hooks is not None:
+            hooks.detach()
+        return hooks
 
     def _warn(self, run: Run, message: str) -> None:
         """Say it once a run."""

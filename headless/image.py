@@ -18,9 +18,9 @@ from ..core.families.flux1 import diffusers as flux1
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
 from . import compiled
-from .asking import asked
-from .capture import Capture, Enough, transformer_of
+from .capture import Capture, EarlyExit, transformer_of
 from .families import family_of
+from .inputs import concept_inputs
 from .runs import Seen
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -67,7 +67,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
                          "expected a level of 0 to 1 and at least one sample")
     given = as_tensor(image)
     shown = pictures.resized(given, pictures.model_size(*given.shape[-2:], megapixels))
-    words = replace(asked(pipe, concepts, contrast, token, cross_attention, self_attention), linear=linear)
+    words = replace(concept_inputs(pipe, concepts, contrast, token, cross_attention, self_attention), linear=linear)
     embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(shown))
     pooled = pooled if pooled_prompt else torch.zeros_like(pooled)
     latents = encode(pipe, padded(shown))
@@ -90,25 +90,25 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     return {space: joined([recordings[space] for recordings in found]).at_size(given.shape[-2:]) for space in found[0]}
 
 
-def one_pass(transformer, asked: ConceptInputs, image_size: tuple[int, int], call: dict[str, Tensor],
+def one_pass(transformer, inputs: ConceptInputs, image_size: tuple[int, int], call: dict[str, Tensor],
              ticks: Iterator[int]) -> dict[str, Seen]:
     """One call of the transformer with the arguments `call`, up to its last double-stream block; `ticks` advances with each."""
     def tick(block, args) -> None:
         next(ticks, None)
 
-    watch = Capture(transformer, asked, image_size=image_size)
+    watch = Capture(transformer, inputs, image_size=image_size)
     handles = [block.register_forward_pre_hook(tick) for block in transformer.transformer_blocks]
     try:
         watch.attach()
         with compiled.eagerly(transformer):  # too little is run to be worth compiling
             transformer(**call)
-    except Enough:
+    except EarlyExit:
         pass
     finally:
         watch.detach()
         for handle in handles:
             handle.remove()
-    return {space: watch.recordings.in_space(space).latest for space in (SPACES if asked.cross_attention else SPACES[:1])}
+    return {space: watch.recordings.in_space(space).latest for space in (SPACES if inputs.cross_attention else SPACES[:1])}
 
 
 def as_tensor(image: Image.Image | Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import flux2  # noqa: E402
-from concept_saliency.headless.asking import phrase_encoder  # noqa: E402
 from concept_saliency.headless.image import record_image  # noqa: E402
+from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPLATE = "{% for m in messages %}red sand {{ m.content }} sky{% endfor %}{% if add_generation_prompt %} and moon{% endif %}"

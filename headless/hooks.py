@@ -14,17 +14,17 @@ from ..core.concepts import ConceptInputs
 from ..core.stream import ConceptStream, rotate
 
 
-class Look:
-    """Forward hooks on the attention of all blocks of a transformer, for one call of it, by the thread that makes the look.
+class BlockHooks:
+    """Forward hooks on the attention of all blocks of a transformer, for one call of it, by the thread that puts them on.
 
     family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the
     picture's own; they stand first. done: called within the last block's attention, when all blocks have been seen, with
     their scores by space: L x B x C x N.
     """
 
-    def __init__(self, family, transformer: nn.Module, asked: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
+    def __init__(self, family, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
                  done: Callable[[dict[str, Tensor]], None]):
-        self.family, self.transformer, self.asked, self.own, self.done = family, transformer, asked, own, done
+        self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
         self.timesteps, self.guidance = timesteps, guidance
         self.stream: ConceptStream | None = None
         self.complete = False
@@ -52,8 +52,8 @@ class Look:
         if self.stream is None:
             like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
             guidance = None if self.guidance is None else self.guidance.to(like.device)
-            self.stream = ConceptStream(self.family, self.transformer, self.asked.vectors.to(like), self.timesteps.to(like.device),
-                                        guidance, self.asked.cross_attention, self.asked.self_attention, self.asked.linear)
+            self.stream = ConceptStream(self.family, self.transformer, self.inputs.vectors.to(like), self.timesteps.to(like.device),
+                                        guidance, self.inputs.cross_attention, self.inputs.self_attention, self.inputs.linear)
             self.pe = self.family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
 
     def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:

@@ -13,7 +13,7 @@ from ..core.concepts import ConceptInputs, own_tokens
 Encode = Callable[[str], Tensor]
 
 
-def asked(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
+def concept_inputs(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
           cross_attention: bool, self_attention: bool = True) -> ConceptInputs:
     """Parse and encode. self_attention: see core.stream.attend. Raises ValueError for concepts or an encoder that cannot be used."""
     if isinstance(encode, DiffusionPipeline):
@@ -50,12 +50,12 @@ def _of_language_model(pipe: DiffusionPipeline, phrase: str) -> Tensor:
     """What stands in the template where an empty prompt has nothing."""
     def encoded(text: str) -> tuple[list[int], Tensor]:
         given: list[tuple[Tensor, Tensor]] = []
-        look = pipe.text_encoder.register_forward_pre_hook(
+        hook = pipe.text_encoder.register_forward_pre_hook(
             lambda encoder, args, kwargs: given.append((kwargs["input_ids"][0], kwargs["attention_mask"][0].bool())), with_kwargs=True)
         try:
             vectors = pipe.encode_prompt(text)[0][0]
         finally:
-            look.remove()
+            hook.remove()
         tokens, filled = given[-1]
         return tokens[filled].tolist(), vectors[filled.to(vectors.device)]
 
