@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import where  # noqa: E402
 from concept_saliency.core import masks  # noqa: E402
 from concept_saliency.core.families import flux1  # noqa: E402
-from concept_saliency.core.families.flux1 import bfl  # noqa: E402
+from concept_saliency.core.families.flux1 import comfyui  # noqa: E402
 from concept_saliency.core.recording import Recording  # noqa: E402
 from concept_saliency.core.saliency import saliency  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
@@ -92,7 +92,7 @@ def own_part(model, rounds: int) -> Rows:
         vectors = torch.randn(1, concepts, 4096, device=device, dtype=dtype)
 
         def run():
-            stream = ConceptStream(bfl, transformer, vectors, torch.ones(1, device=device), torch.ones(1, device=device))
+            stream = ConceptStream(comfyui, transformer, vectors, torch.ones(1, device=device), torch.ones(1, device=device))
             stream.watch(transformer.double_blocks[0], k, k, out, None)
 
         return run

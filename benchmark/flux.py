@@ -28,7 +28,7 @@ spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "
 sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["concept_saliency"])
 from concept_saliency.core.concepts import ConceptInputs  # noqa: E402
-from concept_saliency.core.families.flux1 import bfl  # noqa: E402
+from concept_saliency.core.families.flux1 import comfyui  # noqa: E402
 from concept_saliency.nodes import host  # noqa: E402
 from concept_saliency.nodes.runs import ConceptRuns  # noqa: E402
 
@@ -59,7 +59,7 @@ def capture(model, concepts: int, window=(0.0, 1.0)):
     names = tuple(f"concept {i}" for i in range(concepts))
     vectors = torch.randn(1, concepts + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
     runs = ConceptRuns()
-    return host.patch(model, bfl, ConceptInputs(names, CONTRAST, vectors, False), window, runs), runs
+    return host.patch(model, comfyui, ConceptInputs(names, CONTRAST, vectors, False), window, runs), runs
 
 
 def side(tokens: int) -> int:
@@ -86,6 +86,6 @@ def look_at_picture(model, tokens: int) -> None:
     vectors = torch.randn(1, 11 + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
     inputs = ConceptInputs(tuple(f"concept {i}" for i in range(11)), CONTRAST, vectors, False)
     latent = torch.randn(1, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
-    host.record_image(model, bfl, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
+    host.record_image(model, comfyui, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

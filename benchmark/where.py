@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.stream import ConceptStream
 
 
@@ -35,7 +35,7 @@ def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, floa
     q, k = (torch.randn(1, heads, n, width // heads, **kind) for n in (concepts, tokens))
     both, out, rows = torch.cat((q, k), dim=2), torch.randn(1, tokens, width, **kind), torch.randn(1, concepts, width, **kind)
     vectors, one = torch.randn(1, concepts, 4096, **kind), torch.ones(1, device=flux.DEVICE)
-    stream = ConceptStream(bfl, transformer, vectors, one, one)
+    stream = ConceptStream(comfyui, transformer, vectors, one, one)
     stream.depth, states = 2, stream.states
 
     def look():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
-from ..core.families.flux1.bfl import timestep_embedding
+from ..core.families.flux1.comfyui import timestep_embedding
 from ..core.stream import rotate
 
 # block, image keys and values (B, heads, N, d; after RoPE), image attention output (B, N, D), image RoPE

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.concepts import ConceptInputs
 from ..core.families import Defaults
-from ..core.families.flux1 import bfl
+from ..core.families.flux1 import comfyui
 from ..core.recording import Recorder, Recording
 from ..core.stream import ConceptStream
 from .codec import decode, encode, load_codec
@@ -54,11 +54,12 @@ class TinyFlux:
 
     def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str):
         inputs = ConceptInputs.encoded(concepts, contrast, self.encode_phrase, token)
-        recorder = Recorder(inputs.concepts, inputs.contrast, bfl.NAME, self.defaults, schedule, len(self.flux.double_blocks), image_size)
+        recorder = Recorder(inputs.concepts, inputs.contrast, comfyui.NAME, self.defaults, schedule, len(self.flux.double_blocks),
+                            image_size)
         return inputs.vectors, recorder
 
     def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True, linear=False) -> Tensor:
-        stream = ConceptStream(bfl, self.flux, vectors, t, None, cross_attention, self_attention, linear)
+        stream = ConceptStream(comfyui, self.flux, vectors, t, None, cross_attention, self_attention, linear)
         velocity = self.flux(img, txt, t, grid, watch=stream.watch)
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity

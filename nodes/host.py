@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..core.concepts import ConceptInputs, own_tokens
 from ..core.families import FAMILIES, Defaults
-from ..core.families.chroma import bfl as chroma
-from ..core.families.flux1 import bfl as flux1
-from ..core.families.flux2 import bfl as flux2
+from ..core.families.chroma import comfyui as chroma
+from ..core.families.flux1 import comfyui as flux1
+from ..core.families.flux2 import comfyui as flux2
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from concept_saliency.core.families import flux1
-from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.recording import Recorder
 from concept_saliency.core.saliency import saliency
 from concept_saliency.core.stream import ConceptStream
@@ -25,7 +25,7 @@ def test_flux1_concept_outputs_scores_and_heatmaps(golden, name):
                         (grid[0] * 16, grid[1] * 16))
     for step, sigma in enumerate(sigmas):
         t = torch.tensor([sigma])
-        stream = ConceptStream(bfl, model, data["concepts"], t, guidance)
+        stream = ConceptStream(comfyui, model, data["concepts"], t, guidance)
         outputs = []
         predicted = model(data[f"step{step}.img"], data["txt"], t, grid, data["pooled"], guidance,
                           watch=lambda *seen: outputs.append(stream.watch(*seen)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.stream import ConceptStream, linear_shares
 from concept_saliency.demo.flux import Flux, FluxConfig
 from concept_saliency.demo.pipeline import TinyFlux
@@ -37,7 +37,7 @@ def watched(golden, **options):
         block.img_attn.norm.register_forward_hook(lambda module, args, out: image_keys.append(out[1]))
         block.txt_attn.norm.register_forward_hook(lambda module, args, out: text_queries.append(out[0]))
     t, guidance = torch.tensor([data.about["timesteps"][0]]), torch.tensor([data.about["guidance"]])
-    stream = ConceptStream(bfl, model, data["concepts"], t, guidance, cross_attention=True, **options)
+    stream = ConceptStream(comfyui, model, data["concepts"], t, guidance, cross_attention=True, **options)
     with torch.no_grad():
         model(data["step0.img"], data["txt"], t, grid, data["pooled"], guidance, watch=stream.watch)
     return stream.scores, image_keys, text_queries[1::2]  # in every block the prompt's come first

@@ -1,11 +1,11 @@
 """Families of models: a folder each, and in it one file for each naming of the same layers.
 
 A folder says NAME, TITLE (for people), DEFAULTS, PATCH and PIXELS (a token's side in latent values and in pixels).
-A naming (bfl: Black Forest Labs', which ComfyUI holds; diffusers) says the same and, in the names of its library,
+A naming (comfyui, diffusers: that of the library it is named after) says the same and, in its names,
   blocks(model)           the blocks whose attention is watched, in the order of the pass
   begin(model, vectors, timesteps, guidance)   the concepts' first states, their modulation and their RoPE
   block(module, modulation, index)   what one of the blocks, the index-th, does to concept tokens: see core.stream.Block
-bfl also says what ComfyUI has to be asked for:
+comfyui also says what ComfyUI has to be asked for:
   CALL                    what the transformer's forward is given, in its order
   fits(model)             whether a transformer of the class that nodes/host.py has for it is one of this family
   picture(args, count)    which tokens of a block's attention are the picture's own, and their RoPE

@@ -10,7 +10,7 @@ import comfy.ldm.flux.math
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.stream import ConceptStream
 from concept_saliency.nodes import capture
 
@@ -94,7 +94,7 @@ class Oracle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(comfy.ldm.flux.math, "optimized_attention", spy)
             transformer.forward(*inputs, transformer_options=options, **more)
-        stream = ConceptStream(bfl, transformer, self.vectors.to(context), timestep, guidance)
+        stream = ConceptStream(comfyui, transformer, self.vectors.to(context), timestep, guidance)
         first, count = context.shape[1], -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
         for block, (k, v, out) in zip(transformer.double_blocks, looks):
             image = slice(k.shape[2] - (out.shape[1] - first), None)

@@ -10,7 +10,7 @@ import torch
 from comfy import sd1_clip
 from comfy.text_encoders import flux
 from comfy.text_encoders.flux import T5XXLTokenizer
-from concept_saliency.core.families.flux1 import bfl
+from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.nodes import host
 
 
@@ -69,7 +69,7 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
     if not hasattr(flux, "KleinTokenizer"):
         pytest.skip("not on this host")
     clip = build()
-    encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.bfl"))
+    encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.comfyui"))
 
     def whole(text):
         tokens = clip.tokenize(text)
@@ -101,7 +101,7 @@ def test_t5s_own_tokens_are_those_before_the_end():
         def encode_from_tokens(self, tokens):
             return torch.tensor([[[token, i] for i, (token, *_) in enumerate(tokens["t5xxl"][0])]])
 
-    encode, tokenizer = host.phrase_encoder(T5(), bfl), T5XXLTokenizer().tokenizer
+    encode, tokenizer = host.phrase_encoder(T5(), comfyui), T5XXLTokenizer().tokenizer
     for phrase in ("cat", "the red car", "a (red:1.3) cat", "Pekingese"):
         numbers = tokenizer(phrase)["input_ids"][:-1]
         assert encode(phrase).tolist() == [[number, i] for i, number in enumerate(numbers)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...stream import TextStream
-from ..flux1.bfl import TEXT_KEYS, TOKENIZE, blocks, picture, text_stream, timestep_embedding
+from ..flux1.comfyui import TEXT_KEYS, TOKENIZE, blocks, picture, text_stream, timestep_embedding
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...stream import TextStream
-from ..flux1.bfl import CALL, blocks, embedded, picture, text_stream
+from ..flux1.comfyui import CALL, blocks, embedded, picture, text_stream
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
