@@ -1,13 +1,18 @@
-"""What capture costs: COMFYUI_HOST=folder PYTHON benchmark [--depth 1] [--rounds 5] [--json FILE], with ComfyUI's own interpreter.
+"""What capture costs: PYTHON benchmark [--depth 1] [--rounds 5] [--json FILE]
 
 Every figure is a ratio of medians of runs that took turns in this process; on a GPU where there is one, else on
-the CPU. Weights are random: they cost the same.
+the CPU. Weights are random: they cost the same. --on says what is measured:
+  comfyui    what ComfyUI runs; needs COMFYUI_HOST=folder, and ComfyUI's own interpreter
+  diffusers  what pipelines of diffusers run; needs diffusers
+  plain      the method alone, in a Flux.1 of this repository; needs torch, numpy, Pillow, safetensors, scipy and kornia
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,17 +20,16 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import flux  # noqa: E402  (sets up ComfyUI; before torch)
-import baselines  # noqa: E402
+import flux as model_of  # noqa: E402  (makes the pack importable)
 import torch  # noqa: E402
 import where  # noqa: E402
 from concept_saliency.core import masks  # noqa: E402
 from concept_saliency.core.families import flux1  # noqa: E402
-from concept_saliency.core.families.flux1 import comfyui  # noqa: E402
 from concept_saliency.core.recording import Recording  # noqa: E402
 from concept_saliency.core.saliency import saliency  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
 
+MODULES = {"comfyui": "comfyui", "diffusers": "in_diffusers", "plain": "plain"}
 Rows = list[tuple[str, float, str]]  # what, figure, unit or budget
 
 
@@ -49,51 +53,53 @@ class InTurns:
         return statistics.median(a / b for a, b in zip(self.times[name], self.times[to]))
 
 
-def sampling(model, rounds: int, tokens: int, concepts=(11,), compare=False) -> Rows:
-    runs = {"plain": lambda: flux.sample(model, tokens), "again": lambda: flux.sample(model, tokens)}
+def sampling(flux, rounds: int, tokens: int, concepts=(11,)) -> Rows:
+    runs = {"plain": lambda: flux.sample(tokens), "again": lambda: flux.sample(tokens)}
     for count in concepts:
-        captured = flux.capture(model, count)[0]
-        runs[str(count)] = lambda m=captured: flux.sample(m, tokens)
-    if compare:
-        runs["second attention"] = lambda m=baselines.second_attention(captured, 17): flux.sample(m, tokens)
-        runs["attention probabilities"] = lambda m=baselines.attention_probabilities(model): flux.sample(m, tokens)
+        runs[str(count)] = lambda f=flux.captured(count): f.sample(tokens)
     took = InTurns(rounds, **runs)
     rows = [(f"plain sampling, {tokens} image tokens", took.seconds("plain"), "s a step")]
     rows.append((f"plain / plain, {tokens} image tokens", took.ratio("again"), "the clock's own noise"))
     for count in concepts:
         budget = "1.03" if (tokens, count) == (1024, 11) else ""
         rows.append((f"captured / plain, {tokens} image tokens, {count} concepts", took.ratio(str(count)), budget))
-    if compare:
-        for name in ("second attention", "attention probabilities"):
-            rows.append((f"{name} / plain, {tokens} image tokens", took.ratio(name), "baseline"))
     return rows
 
 
-def windows(model, rounds: int, tokens: int = 256, steps: int = 10) -> Rows:
-    last = flux.capture(model, 11, (0.7, 1.0))[0]
-    took = InTurns(rounds, plain=lambda: flux.sample(model, tokens, steps), last=lambda: flux.sample(last, tokens, steps))
+def others(flux, rounds: int, tokens: int = 1024) -> Rows:
+    """Two other ways to see concepts."""
+    import baselines
+    ways = {"second attention": baselines.second_attention(flux.captured(11), 17),
+            "attention probabilities": baselines.attention_probabilities(flux)}
+    took = InTurns(rounds, plain=lambda: flux.sample(tokens), **{name: lambda f=way: f.sample(tokens) for name, way in ways.items()})
+    return [(f"{name} / plain, {tokens} image tokens", took.ratio(name), "baseline") for name in ways]
+
+
+def windows(flux, rounds: int, tokens: int = 256, steps: int = 10) -> Rows:
+    last = flux.captured(11, (0.7, 1.0))
+    took = InTurns(rounds, plain=lambda: flux.sample(tokens, steps), last=lambda: last.sample(tokens, steps))
     return [(f"captured / plain, last 30% of {steps} steps, {tokens} image tokens", took.ratio("last"), "1.02")]
 
 
-def image_mode(model, rounds: int, tokens: int) -> Rows:
-    took = InTurns(rounds, plain=lambda: flux.sample(model, tokens), image=lambda: flux.look_at_picture(model, tokens))
+def image_mode(flux, rounds: int, tokens: int) -> Rows:
+    took = InTurns(rounds, plain=lambda: flux.sample(tokens), image=lambda: flux.look_at_picture(tokens))
     return [(f"one pass over a picture / one full pass, {tokens} image tokens", took.ratio("image"), "0.45")]
 
 
-def own_part(model, rounds: int) -> Rows:
+def own_part(flux, rounds: int) -> Rows:
     """What capture itself does in one block, without the model around it: how it grows."""
-    transformer, device = model.model.diffusion_model, flux.DEVICE
-    dtype, d = torch.bfloat16, flux.WIDTH // flux.HEADS
+    kind, (width, heads) = dict(device=flux.device, dtype=model_of.DTYPE), (model_of.WIDTH, model_of.HEADS)
+    blocks = flux.naming.blocks(flux.transformer)
+    block, one = next(iter(blocks.values() if isinstance(blocks, dict) else blocks)), torch.ones(1, device=flux.device)
 
     @torch.no_grad()
     def watch(concepts: int, tokens: int):
-        k = torch.randn(1, flux.HEADS, tokens, d, device=device, dtype=dtype)
-        out = torch.randn(1, tokens, flux.WIDTH, device=device, dtype=dtype)
-        vectors = torch.randn(1, concepts, 4096, device=device, dtype=dtype)
+        k, out = torch.randn(1, heads, tokens, width // heads, **kind), torch.randn(1, tokens, width, **kind)
+        vectors = model_of.vectors(concepts).to(**kind)
 
         def run():
-            stream = ConceptStream(comfyui, transformer, vectors, torch.ones(1, device=device), torch.ones(1, device=device))
-            stream.watch(transformer.double_blocks[0], k, k, out, None)
+            ConceptStream(flux.naming, flux.transformer, vectors, one, one).watch(block, k, k, out, None)
+            flux.finish()
 
         return run
 
@@ -117,7 +123,7 @@ def afterwards(rounds: int) -> Rows:
         grid = size // 16
         scores = torch.randn(28, 19, 1, 11, grid, grid)
         levels = torch.linspace(1, 0, 29).tolist()
-        made = Recording(tuple(f"c{i}" for i in range(5)), flux.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
+        made = Recording(tuple(f"c{i}" for i in range(5)), model_of.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
                          tuple(range(19)), 19, "output", "flux1", flux1.DEFAULTS, (size, size))
         maps, picture = saliency(made), torch.rand(1, size, size, 3)
         took = InTurns(rounds, saliency=lambda: saliency(made), mask=lambda: masks.mask(maps, "c0", "argmax"),
@@ -128,68 +134,76 @@ def afterwards(rounds: int) -> Rows:
     return rows
 
 
-def peak(depth: int, tokens: int) -> Rows:
+def peak(on: str, depth: int, tokens: int) -> Rows:
     """Memory at the peak of a captured run over that of a plain one; each in a process of its own, on the device where there is one."""
     figures = []
     for kind in ("plain", "captured"):
-        command = [sys.executable, __file__, "--peak-of", kind, "--depth", str(depth), "--tokens", str(tokens)]
+        command = [sys.executable, __file__, "--on", on, "--peak-of", kind, "--depth", str(depth), "--tokens", str(tokens)]
         figures.append([float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) for _ in range(3)])
     extra = statistics.median(figures[1]) - statistics.median(figures[0])
-    where = "device" if flux.DEVICE.type == "cuda" else "process"
-    return [(f"extra {where} memory at peak, {tokens} image tokens, 11 concepts", extra, "MB, budget 64")]
+    place = "device" if torch.cuda.is_available() else "process"
+    return [(f"extra {place} memory at peak, {tokens} image tokens, 11 concepts", extra, "MB, budget 64")]
 
 
-def peak_of(kind: str, depth: int, tokens: int) -> float:
-    model = flux.build(depth)
-    model = flux.capture(model, 11)[0] if kind == "captured" else model
-    flux.sample(model, 64)
-    if flux.DEVICE.type == "cuda":
+def peak_of(kind: str, flux, tokens: int) -> float:
+    flux = flux.captured(11) if kind == "captured" else flux
+    flux.sample(64)
+    if flux.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        flux.sample(model, tokens)
+        flux.sample(tokens)
         return torch.cuda.max_memory_allocated() / 1e6
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's peak begins anew
-    flux.sample(model, tokens)
+    flux.sample(tokens)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1e3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--on", choices=list(MODULES), default="comfyui" if "COMFYUI_HOST" in os.environ else "plain",
+                        help="comfyui where COMFYUI_HOST is set, else plain")
     parser.add_argument("--depth", type=int, default=1, help="double-stream blocks; twice as many single-stream ones (Flux.1: 19)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parts", nargs="*", metavar="PART",
-                        help="some of: sampling large windows image growth floor afterwards peak (all of them)")
+                        help="some of: sampling large others windows image growth floor afterwards peak (all that there are)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
     parser.add_argument("--peak-of", choices=["plain", "captured"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.on == "comfyui" and "COMFYUI_HOST" not in os.environ:
+        parser.error("--on comfyui needs COMFYUI_HOST, the folder of a ComfyUI, and its interpreter")
+    flux = importlib.import_module(MODULES[options.on]).Flux(options.depth)
     if options.peak_of:
-        print(peak_of(options.peak_of, options.depth, options.tokens))
+        print(peak_of(options.peak_of, flux, options.tokens))
         return
-    model, rounds, few = flux.build(options.depth), options.rounds, max(1, options.rounds // 2)
+    rounds, few = options.rounds, max(1, options.rounds // 2)
     parts = {
-        "sampling": lambda: sampling(model, rounds, 256) + sampling(model, rounds, 1024, (1, 5, 32, 11), compare=True),
-        "large": lambda: sampling(model, few, options.tokens),
-        "windows": lambda: windows(model, few),
-        "image": lambda: image_mode(model, rounds, 1024),
-        "growth": lambda: own_part(model, rounds),
-        "floor": lambda: where.floor(model),
+        "sampling": lambda: sampling(flux, rounds, 256) + sampling(flux, rounds, 1024, (1, 5, 32, 11)),
+        "large": lambda: sampling(flux, few, options.tokens),
+        "others": lambda: others(flux, rounds),
+        "windows": lambda: windows(flux, few),
+        "image": lambda: image_mode(flux, rounds, 1024),
+        "growth": lambda: own_part(flux, rounds),
+        "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),
-        "peak": lambda: peak(options.depth, options.tokens),
+        "peak": lambda: peak(options.on, options.depth, options.tokens),
     }
+    missing = {"comfyui": set(), "diffusers": {"others", "floor"}, "plain": {"others", "image"}}[options.on]
+    if unknown := set(options.parts or ()) - (parts.keys() - missing):
+        parser.error(f"--parts {' '.join(sorted(unknown))}: on {options.on} there are {' '.join(p for p in parts if p not in missing)}")
     rows = []
-    for part in options.parts or parts:
+    for part in options.parts or [part for part in parts if part not in missing]:
         print(f"measuring: {part}", file=sys.stderr, flush=True)
         rows += parts[part]()
-    name = torch.cuda.get_device_name() if flux.DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\n{name}, torch {torch.__version__}, {options.depth} double and {2 * options.depth} single blocks of width {flux.WIDTH}, bf16, "
-          f"{flux.TEXT} text tokens, medians of {rounds}\n\n| what | figure | |\n|---|---|---|")
+    name = torch.cuda.get_device_name() if flux.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"\n{name}, torch {torch.__version__}, {options.on}, {options.depth} double and {2 * options.depth} single blocks of width "
+          f"{model_of.WIDTH}, bf16, {model_of.TEXT} text tokens, medians of {rounds}\n\n| what | figure | |\n|---|---|---|")
     print("\n".join(f"| {what} | {figure:.3f} | {note} |" for what, figure, note in rows))
     if options.profile:
-        print("\n" + where.operations(model))
+        print("\n" + where.operations(flux))
     if options.json:
-        options.json.write_text(json.dumps({"machine": name, "torch": torch.__version__, "depth": options.depth,
+        options.json.write_text(json.dumps({"machine": name, "torch": torch.__version__, "on": options.on, "depth": options.depth,
                                             "rows": [dict(zip(("what", "figure", "note"), row)) for row in rows]}, indent=1))
 
 

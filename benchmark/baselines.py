@@ -7,13 +7,13 @@ from flux import TEXT
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def overridden(model, override):
-    model = model.clone()
+def overridden(flux, override):
+    model = flux.model.clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = override
-    return model
+    return flux.with_model(model)
 
 
-def attention_probabilities(model):
+def attention_probabilities(flux):
     """DAAM's approach: attention is computed as probabilities times values, and the image's probabilities over the text are kept."""
     kept = []
 
@@ -22,7 +22,7 @@ def attention_probabilities(model):
         kept[:] = [probabilities[:, :, TEXT:, :TEXT].mean(dim=1).float()]
         return (probabilities @ v).transpose(1, 2).flatten(2)
 
-    return overridden(model, override)
+    return overridden(flux, override)
 
 
 def second_attention(captured, concepts: int):

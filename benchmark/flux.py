@@ -1,91 +1,74 @@
-"""Flux.1 at full width with random weights, in ComfyUI, and what it is sampled with."""
+"""What every Flux.1 that is measured has in common: its width, what is looked for in it, its random weights."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
+import torch
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-HOST = Path(os.environ.get("COMFYUI_HOST", "."))
-sys.path[:0] = [str(HOST), str(REPOSITORY / "tests" / "host")]
-import torchvision_shim  # noqa: E402
+if "concept_saliency" not in sys.modules:  # whatever the folder's name is
+    spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "__init__.py",
+                                                  submodule_search_locations=[str(REPOSITORY)])
+    sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["concept_saliency"])
 
-torchvision_shim.make_importable()
-import utils.install_util  # noqa: E402, F401
-import torch  # noqa: E402
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = not torch.cuda.is_available()
-import comfy.ldm.flux.model  # noqa: E402
-import comfy.model_management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.supported_models  # noqa: E402
-
-spec = importlib.util.spec_from_file_location("concept_saliency", REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)])
-sys.modules["concept_saliency"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["concept_saliency"])
-from concept_saliency.core.concepts import ConceptInputs  # noqa: E402
-from concept_saliency.core.families.flux1 import comfyui  # noqa: E402
-from concept_saliency.nodes import host  # noqa: E402
-from concept_saliency.nodes.runs import ConceptRuns  # noqa: E402
-
-WIDTH, HEADS, TEXT = 3072, 24, 256
+WIDTH, HEADS, TEXT, AXES = 3072, 24, 256, (16, 56, 56)
 CONTRAST = ("background", "floor", "tree", "person", "grass", "face")
-DEVICE = comfy.model_management.get_torch_device()
+DTYPE = torch.bfloat16
 
 
-def build(depth: int, dtype=torch.bfloat16):
-    """A MODEL of `depth` double-stream and twice as many single-stream blocks."""
-    settings = dict(image_model="flux", in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=WIDTH,
-                    mlp_ratio=4.0, num_heads=HEADS, depth=depth, depth_single_blocks=2 * depth, axes_dim=[16, 56, 56], theta=10_000,
-                    patch_size=2, qkv_bias=True, guidance_embed=True, txt_ids_dims=[])
-    known = comfy.ldm.flux.model.FluxParams.__dataclass_fields__.keys() | {"image_model"}
-    config = comfy.supported_models.Flux({name: value for name, value in settings.items() if name in known})
-    config.set_inference_dtype(dtype, None)
-    model = config.get_model({}, device=DEVICE)
-    generator = torch.Generator(DEVICE).manual_seed(0)
-    for name, weight in model.diffusion_model.named_parameters():
-        weight.data = torch.randn(weight.shape, generator=generator, device=DEVICE, dtype=dtype) / (weight.shape[-1] ** 0.5)
-        if name.endswith("scale"):
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"concept {i}" for i in range(count))
+
+
+def vectors(count: int) -> torch.Tensor:
+    """Text vectors of so many concepts, 1 x C x 4096."""
+    return torch.randn(1, count, 4096, generator=torch.Generator().manual_seed(1))
+
+
+def fill(transformer: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The transformer with random weights that are made where they stay."""
+    generator = torch.Generator(device).manual_seed(0)
+    for name, weight in transformer.named_parameters():
+        weight.data = torch.randn(weight.shape, generator=generator, device=device, dtype=DTYPE) / (weight.shape[-1] ** 0.5)
+        if name.endswith("scale") or (weight.ndim == 1 and "norm" in name):
             weight.data.fill_(1)
-    return comfy.model_patcher.ModelPatcher(model.eval(), DEVICE, torch.device("cpu"))
+    return transformer.eval().requires_grad_(False)
 
 
-def capture(model, concepts: int, window=(0.0, 1.0)):
-    """The MODEL with Concept Attention for so many concepts beside the contrast ones, and its runs."""
-    names = tuple(f"concept {i}" for i in range(concepts))
-    vectors = torch.randn(1, concepts + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
-    runs = ConceptRuns()
-    return host.patch(model, comfyui, ConceptInputs(names, CONTRAST, vectors, False), window, runs), runs
+class Bare:
+    """A Flux.1 called as a sampler calls it, without ComfyUI: Euler steps from noise to nothing.
 
+    transformer, naming: see core/families. A subclass says how the transformer is built, called and looked into.
+    """
 
-def side(tokens: int) -> int:
-    """The latent's side for so many image tokens."""
-    return 2 * round(tokens**0.5)
+    def __init__(self, depth: int):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.concepts, self.window = 0, (0.0, 1.0)
+        with torch.device("meta"):
+            transformer = self.built(depth)
+        self.transformer = fill(transformer.to(DTYPE).to_empty(device=self.device), self.device)
 
+    def captured(self, concepts: int, window: tuple[float, float] = (0.0, 1.0)):
+        """The same Flux, looked into whenever it is sampled."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), concepts=concepts, window=window)
+        return other
 
-def prompt():
-    generator = torch.Generator().manual_seed(2)
-    return [[torch.randn(1, TEXT, 4096, generator=generator), {"pooled_output": torch.randn(1, 768, generator=generator), "guidance": 3.5}]]
+    def inputs(self, tokens: int) -> dict[str, torch.Tensor]:
+        """img 1 x N x 64, txt 1 x T x 4096, y 1 x 768, guidance: what a call is given besides the time."""
+        generator, kind = torch.Generator().manual_seed(2), dict(device=self.device, dtype=DTYPE)
+        shapes = {"img": (1, tokens, 64), "txt": (1, TEXT, 4096), "y": (1, 768)}
+        given = {name: torch.randn(shape, generator=generator).to(**kind) for name, shape in shapes.items()}
+        return {**given, "guidance": torch.full((1,), 3.5, **kind)}
 
+    def finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
-def sample(model, tokens: int, steps: int = 1) -> torch.Tensor:
-    latent = torch.zeros(1, 16, side(tokens), side(tokens))
-    noise = comfy.sample.prepare_noise(latent, 0)
-    result = comfy.sample.sample(model, noise, steps, 1.0, "euler", "simple", prompt(), prompt(), latent, disable_pbar=True, seed=0)
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return result
-
-
-def look_at_picture(model, tokens: int) -> None:
-    """One pass of Concept Attention (Image)."""
-    vectors = torch.randn(1, 11 + len(CONTRAST), 4096, generator=torch.Generator().manual_seed(1))
-    inputs = ConceptInputs(tuple(f"concept {i}" for i in range(11)), CONTRAST, vectors, False)
-    latent = torch.randn(1, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
-    host.record_image(model, comfyui, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    def side(self, tokens: int) -> int:
+        """Of the picture, in tokens."""
+        return round(tokens**0.5)

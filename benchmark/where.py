@@ -5,37 +5,33 @@ from __future__ import annotations
 import statistics
 import time
 
-import flux
 import torch
+from concept_saliency.core.stream import ConceptStream
+from flux import DTYPE, HEADS, WIDTH, vectors
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from concept_saliency.core.families.flux1 import comfyui
-from concept_saliency.core.stream import ConceptStream
 
-
-def milliseconds(run, rounds: int = 15) -> float:
+def milliseconds(flux, run, rounds: int = 15) -> float:
     """The median, after warming up."""
     times = []
     for _ in range(rounds + 3):
         start = time.perf_counter()
         run()
-        if flux.DEVICE.type == "cuda":
-            torch.cuda.synchronize()
+        flux.finish()
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[3:])
 
 
 @torch.no_grad()
-def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, float, str]]:
+def floor(flux, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, float, str]]:
     """One block's look, and its parts that no implementation can leave out: the text stream's weights read once more
-    for the concept tokens, attention of C x (C + N), and C x N products."""
-    transformer, width, heads = model.model.diffusion_model, flux.WIDTH, flux.HEADS
-    block, kind = transformer.double_blocks[0], dict(device=flux.DEVICE, dtype=torch.bfloat16)
-    q, k = (torch.randn(1, heads, n, width // heads, **kind) for n in (concepts, tokens))
-    both, out, rows = torch.cat((q, k), dim=2), torch.randn(1, tokens, width, **kind), torch.randn(1, concepts, width, **kind)
-    vectors, one = torch.randn(1, concepts, 4096, **kind), torch.ones(1, device=flux.DEVICE)
-    stream = ConceptStream(comfyui, transformer, vectors, one, one)
+    for the concept tokens, attention of C x (C + N), and C x N products. For Black Forest Labs' naming."""
+    transformer, kind = flux.transformer, dict(device=flux.device, dtype=DTYPE)
+    block, one = transformer.double_blocks[0], torch.ones(1, device=flux.device)
+    q, k = (torch.randn(1, HEADS, n, WIDTH // HEADS, **kind) for n in (concepts, tokens))
+    both, out, rows = torch.cat((q, k), dim=2), torch.randn(1, tokens, WIDTH, **kind), torch.randn(1, concepts, WIDTH, **kind)
+    stream = ConceptStream(flux.naming, transformer, vectors(concepts).to(**kind), one, one)
     stream.depth, states = 2, stream.states
 
     def look():
@@ -49,24 +45,24 @@ def floor(model, concepts: int = 17, tokens: int = 1024) -> list[tuple[str, floa
         block.txt_attn.proj(rows)
         block.txt_mlp(rows)
 
-    parts = {"the text stream's weights": milliseconds(weights),
-             "attention": milliseconds(lambda: scaled_dot_product_attention(q, both, both)),
-             "products": milliseconds(lambda: torch.bmm(rows, out.transpose(1, 2)))}
-    whole = milliseconds(look)
+    parts = {"the text stream's weights": milliseconds(flux, weights),
+             "attention": milliseconds(flux, lambda: scaled_dot_product_attention(q, both, both)),
+             "products": milliseconds(flux, lambda: torch.bmm(rows, out.transpose(1, 2)))}
+    whole = milliseconds(flux, look)
     size = sum(p.numel() for m in (block.txt_mod, block.txt_attn, block.txt_mlp) for p in m.parameters()) * 2 / 1e6
     found = [(f"one block's look, {concepts} concepts, {tokens} image tokens", whole, "ms")]
     found += [(f"  of which {name}" + (f", {size:.0f} MB" if "weights" in name else ""), value, "ms") for name, value in parts.items()]
     return [*found, ("  and everything else", whole - sum(parts.values()), "ms"), ("  look / floor", whole / sum(parts.values()), "")]
 
 
-def operations(model, tokens: int = 1024) -> str:
+def operations(flux, tokens: int = 1024) -> str:
     """What a captured step calls beyond a plain one: torch.profiler's own table of the difference."""
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (flux.DEVICE.type == "cuda")
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (flux.device.type == "cuda")
     totals = []
-    for one in (model, flux.capture(model, 11)[0]):
-        flux.sample(one, 64)
+    for one in (flux, flux.captured(11)):
+        one.sample(64)
         with profile(activities=activities) as seen:
-            flux.sample(one, tokens)
+            one.sample(tokens)
         totals.append({e.key: (e.count, (e.self_device_time_total or e.self_cpu_time_total) / 1000) for e in seen.key_averages()})
     plain, captured = totals
     rows = [(name, count - plain.get(name, (0, 0))[0], spent - plain.get(name, (0, 0))[1]) for name, (count, spent) in captured.items()]
