@@ -9,6 +9,7 @@ Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py; the fam
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import threading
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Capture:
         self.family, self.inputs, self.defaults, self.window, self.runs = family, inputs, defaults, window, runs
         self.image_size = image_size
         self.run: ActiveRun | None = None
+        self.order: tuple[str, ...] = ()  # of what the transformer is called with
         self.local = threading.local()  # its `call`: devices that share a run have a thread each
         self.name, self.ledger = compiled.register(self)
 
@@ -82,7 +84,8 @@ class Capture:
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
         guider = executor.class_obj
         compiled.check(guider.model_options)
-        depth = len(self.family.blocks(guider.model_patcher.get_model_object("diffusion_model")))
+        transformer = compiled.original(guider.model_patcher.get_model_object("diffusion_model"))
+        depth, self.order = len(self.family.blocks(transformer)), tuple(inspect.signature(type(transformer).forward).parameters)[1:]
         latent_pixels = self.family.PIXELS // self.family.PATCH
         recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS)
@@ -116,7 +119,7 @@ class Capture:
     def diffusion_model(self, executor, *args, **kwargs):
         """DIFFUSION_MODEL wrapper: transformer_options in which every block is watched, whatever stood there before."""
         kwargs.pop(self.name, None)
-        given = {**dict(zip(self.family.CALL, args)), **kwargs}
+        given = {**dict(zip(self.order, args)), **kwargs}
         options = given.get("transformer_options") or {}
         if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
             compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
@@ -126,7 +129,7 @@ class Capture:
             for index, name in enumerate(self.family.blocks(executor.class_obj)):
                 dit[name] = self.watched(index, dit.get(name), tokens)
             given["transformer_options"] = {**options, "patches_replace": {**replace, "dit": dit}}
-        return executor(*[given.pop(name) for name in self.family.CALL[:len(args)]], **given)
+        return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
 
     def watched(self, index: int, before, image_tokens: int):
         """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention."""
@@ -145,6 +148,8 @@ class Capture:
         arguments = (q, k, v, heads, *args)
         out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
         if isinstance(k, Tensor) and isinstance(v, Tensor):
+            if k.ndim == 3:  # B x N x D
+                k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (k, v))
             compiled.look(self, k, v, out, *place)
         return out
 
@@ -177,6 +182,8 @@ class Capture:
         rows, image = call.rows, slice(first, end)
         with compiled.unrecorded():
             pe = pe if pe.shape[0] == 1 else pe[rows]
+            if call.stream.pe is None:
+                call.stream.pe = pe[:, :, :1]
             call.stream.watch(call.blocks[index], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image],
                               pe[:, :, image])
         call.keep()

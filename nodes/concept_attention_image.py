@@ -57,21 +57,26 @@ class ConceptAttentionImage(io.ComfyNode):
 
 
 def encode(vae, image: torch.Tensor | None, megapixels: float, family) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Latents B x channels x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
+    """Latents B x channels (x 1 frame) x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
     if vae is None or image is None:
         raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"'image' has the shape {tuple(image.shape)}; expected at least one picture of at least one pixel.")
     shown = resized(image[..., :3].movedim(-1, 1), model_size(*image.shape[1:3], megapixels, family.PIXELS))
-    return vae.encode(padded(shown, family.PIXELS).movedim(1, -1)), tuple(shown.shape[-2:])
+    at_once = 1 if getattr(vae, "latent_dim", 2) == 3 else len(shown)  # a VAE for videos takes pictures for frames of one
+    parts = [vae.encode(part) for part in padded(shown, family.PIXELS).movedim(1, -1).split(at_once)]
+    return torch.cat(parts), tuple(shown.shape[-2:])
 
 
 def from_latent(model, latent: dict, vae, image, family) -> tuple[torch.Tensor, tuple[int, int]]:
     """The same from a LATENT."""
     if vae is not None or image is not None:
         raise ValueError("Both a picture and a latent are connected. Connect either 'vae' and 'image', or 'latent' alone.")
-    encoded, channels = latent["samples"], model.get_model_object("latent_format").latent_channels
-    if encoded.ndim != 4 or 0 in encoded.shape or encoded.shape[1] != channels:
+    encoded, form = latent["samples"], model.get_model_object("latent_format")
+    channels, frames = form.latent_channels, (1,) if form.latent_dimensions == 3 else ()
+    if frames and encoded.ndim == 4:
+        encoded = encoded.unsqueeze(2)
+    if encoded.ndim != 4 + len(frames) or 0 in encoded.shape or encoded.shape[1:-2] != (channels, *frames):
         raise ValueError(f"'latent' has the shape {tuple(encoded.shape)}; expected pictures x {channels} channels x height x width. "
                          "Encode the picture with the VAE that belongs to the model.")
-    return encoded, tuple(side * family.PIXELS // family.PATCH for side in encoded.shape[2:])
+    return encoded, tuple(side * family.PIXELS // family.PATCH for side in encoded.shape[-2:])

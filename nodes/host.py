@@ -7,6 +7,7 @@ from itertools import takewhile
 
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.qwen_image.model
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -20,6 +21,7 @@ from ..core.families import FAMILIES, Defaults
 from ..core.families.chroma import comfyui as chroma
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
+from ..core.families.qwen_image import comfyui as qwen_image
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
@@ -29,7 +31,8 @@ DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached b
 
 
 # Which class of ComfyUI's a family's transformer is
-_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux, chroma: comfy.ldm.chroma.model.Chroma}
+_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux,
+                 qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma}
 
 
 def family_of(model):
@@ -45,18 +48,20 @@ def family_of(model):
 
 def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
     """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally."""
-    def tokenize(text: str) -> tuple[dict, list]:
+    def tokenize(text: str) -> tuple[dict, list, int]:
         tokens = clip.tokenize(text, **family.TOKENIZE)
         row = tokens[next((key for key in family.TEXT_KEYS if key in tokens), next(iter(tokens)))][0]
         numbers = [token if isinstance(token, int) else None for token, *_ in row]
         filled = sum(1 for _ in takewhile(lambda token: token == numbers[-1], reversed(numbers)))  # padding, if there is any
-        return tokens, numbers[:len(numbers) - filled]
+        return tokens, numbers[:len(numbers) - filled], len(numbers)
 
-    _, empty = tokenize("")
+    _, empty, _ = tokenize("")
 
     def encode(phrase: str) -> Tensor:
-        tokens, row = tokenize(phrase)
-        return clip.encode_from_tokens(tokens)[0, own_tokens(row, empty)].float().cpu()
+        tokens, row, length = tokenize(phrase)
+        vectors, own = clip.encode_from_tokens(tokens)[0], own_tokens(row, empty)
+        cut = max(0, length - len(vectors))  # of the template, after it was encoded
+        return vectors[own.start - cut:own.stop - cut].float().cpu()
 
     return encode
 

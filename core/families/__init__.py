@@ -3,18 +3,18 @@
 A folder says NAME, TITLE (for people), DEFAULTS, PATCH and PIXELS (a token's side in latent values and in pixels).
 A naming (comfyui, diffusers: that of the library it is named after) says the same and, in its names,
   blocks(model)           the blocks whose attention is watched, in the order of the pass
-  begin(model, vectors, timesteps, guidance)   the concepts' first states, their modulation and their RoPE
+  begin(model, vectors, timesteps, guidance)   the concepts' first states, their modulation and their RoPE, or None:
+                          they stand where the prompt's first token does
   block(module, modulation, index)   what one of the blocks, the index-th, does to concept tokens: see core.stream.Block
 comfyui also says what ComfyUI has to be asked for:
-  CALL                    what the transformer's forward is given, in its order
   fits(model)             whether a transformer of the class that nodes/host.py has for it is one of this family
   picture(args, count)    which tokens of a block's attention are the picture's own, and their RoPE
   TEXT_KEYS, TOKENIZE     which text encoder's row holds the concepts' tokens, and how it is asked to take them literally
 """
 
-from . import chroma, flux1, flux2
+from . import chroma, flux1, flux2, qwen_image
 from .defaults import Defaults
 
 __all__ = ["FAMILIES", "Defaults"]
 
-FAMILIES = {family.NAME: family for family in (flux1, flux2, chroma)}
+FAMILIES = {family.NAME: family for family in (flux1, flux2, qwen_image, chroma)}

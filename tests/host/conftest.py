@@ -56,7 +56,7 @@ class SmallFlux:
     the host's settings for the model before it is built.
     """
 
-    channels = 16
+    channels, frames = 16, ()
     settings = dict(image_model="flux", out_channels=16, patch_size=2, txt_ids_dims=[])  # beside what the golden file tells
 
     def __init__(self, golden, in_channels: int | None = None, dtype=torch.float32, computed=None, edit=None):
@@ -94,7 +94,7 @@ class SmallFlux:
     def sample(self, model, seed=0, batch=1, size=(12, 16), steps=3, cfg=1.0, sampler="euler", positive=None, negative=None, **more):
         import comfy.sample
 
-        latent = torch.zeros(batch, self.channels, *size)
+        latent = torch.zeros(batch, self.channels, *self.frames, *size)
         noise = comfy.sample.prepare_noise(latent, seed)
         return comfy.sample.sample(model, noise, steps, cfg, sampler, "simple", positive or self.conditioning(1),
                                    negative or self.conditioning(2), latent, disable_pbar=True, seed=seed, **more)

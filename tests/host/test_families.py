@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from collections.abc import Callable
 
@@ -20,6 +19,8 @@ from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from conftest import Clip, SmallChroma, SmallFlux, SmallFlux2
 from oracle import traces
 from reference import DoubleStream
+from reference_joint import QwenImage
+from small_models import SmallQwen
 
 TOLERANCE = 2e-4  # of the largest value
 
@@ -33,7 +34,7 @@ class Case:
     golden: str
     model: Callable
     bare: Callable
-    reference: DoubleStream
+    reference: DoubleStream | QwenImage
     text_key: str
     there: bool = True
     drawn: Callable | None = None
@@ -46,6 +47,7 @@ CASES = {case.golden: case for case in (
     Case("flux2", "flux2_like", SmallFlux2, SmallFlux2.bare,
          DoubleStream(patch=1, text_axis=3, concept_at=510, reference_scale=10.0, global_modulation=True, gated=True), "mistral3_24b",
          "global_modulation" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__),
+    Case("qwen_image", "qwen_image", SmallQwen, SmallQwen, QwenImage(), "qwen25_7b", drawn=SmallQwen.drawn),
     Case("chroma", "chroma", SmallChroma, SmallChroma, DoubleStream(patch=2, distilled=True), "t5xxl",
          drawn=SmallChroma.drawn, references=False),
 )}
@@ -127,10 +129,17 @@ class Probe:
     def __init__(self, model):
         self.seen = {}
         self.model = model.clone()
-        self.model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "probe", self.wrapper)
+        self.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "probe", self.wrapper)
 
     def wrapper(self, executor, *args, **kwargs):
-        given = {**dict(zip(inspect.signature(executor.class_obj._forward).parameters, args)), **kwargs}
+        handle = executor.class_obj.diffusion_model.register_forward_pre_hook(self.see, with_kwargs=True)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            handle.remove()
+
+    def see(self, transformer, args, kwargs) -> None:
+        given = {"x": args[0], "timestep": args[1], **kwargs}
         kinds, x = given["transformer_options"]["cond_or_uncond"], given["x"]
         batch = len(x) // len(kinds)
         rows = slice(kinds.index(0) * batch, (kinds.index(0) + 1) * batch) if 0 in kinds else slice(0)
@@ -140,7 +149,6 @@ class Probe:
             self.seen.setdefault(float(given["timestep"][row]), []).append(
                 dict(latent=x[row], text=text, t=given["timestep"][row], guidance=guidance, pooled=pooled,
                      references=[r[row] for r in given.get("ref_latents") or ()]))
-        return executor(*args, **kwargs)
 
     def check(self, case, data, clip, runs, concepts=("cat", "dog", "sky")) -> None:
         """What was recorded is what the reference computes of the same inputs."""
@@ -169,7 +177,7 @@ def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computati
     settings = {"size": (6, 4), "steps": 2, **SAMPLING[name]}
     if "references" in settings and not case.references:
         pytest.skip("takes none")
-    references = [torch.randn(1, small.channels, *size, generator=torch.Generator().manual_seed(i))
+    references = [torch.randn(1, small.channels, *small.frames, *size, generator=torch.Generator().manual_seed(i))
                   for i, size in enumerate(settings.pop("references", ()))]
     more = dict(reference_latents=references, reference_latents_method="index") if references else {}
     positive, probe = small.conditioning(1, **more), Probe(small.patcher)
@@ -187,8 +195,10 @@ def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computati
 @torch.no_grad()
 def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip, monkeypatch):
     probe, latent = Probe(small.patcher), torch.randn(1, small.channels, 6, 4, generator=torch.Generator().manual_seed(3))
-    for block in small.patcher.model.diffusion_model.single_blocks:
-        monkeypatch.setattr(block, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop after the double blocks"))
+    transformer = small.patcher.model.diffusion_model
+    last = getattr(transformer, "norm_out", None) or transformer.final_layer
+    for module in (*getattr(transformer, "single_blocks", ()), last):
+        monkeypatch.setattr(module, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop after the double blocks"))
     runs = ConceptAttentionImage.execute(probe.model, clip, "cat, dog", "sky", 0.5, 1, 7, "mean", True, latent={"samples": latent},
                                          conditioning=small.conditioning(1)).result[0]
     assert newest(runs).sigmas == (0.5,)

@@ -9,9 +9,8 @@ from ...stream import TextStream
 from ..flux1.comfyui import TEXT_KEYS, TOKENIZE, blocks, picture, text_stream, timestep_embedding
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
-CALL = ("x", "timestep", "context", "guidance", "control", "transformer_options")
 _MODULATIONS = 344  # that the small network is asked for: 3 for 38 single-stream blocks, 12 for 19 double-stream ones, 2 at the end
 
 

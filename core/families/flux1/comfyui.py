@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from ...stream import TextStream
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
-CALL = ("x", "timestep", "context", "y", "guidance", "ref_latents", "control", "transformer_options")
 TEXT_KEYS, TOKENIZE = ("t5xxl",), {"disable_weights": True}
 
 

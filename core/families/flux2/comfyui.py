@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ...stream import TextStream
-from ..flux1.comfyui import CALL, blocks, embedded, picture, text_stream
+from ..flux1.comfyui import blocks, embedded, picture, text_stream
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["CALL", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
 TEXT_KEYS = ("mistral3_24b", "qwen3_4b", "qwen3_8b")
 TOKENIZE: dict = {}  # its tokenizers know no prompt weights

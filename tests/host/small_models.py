@@ -1,0 +1,61 @@
+"""Small models with random weights, of families that there are no golden values of."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from conftest import SmallFlux
+
+
+class Drawn:
+    """What a golden file is to a model that has one: a configuration, and weights made by the same rule."""
+
+    def __init__(self, config: dict, module: torch.nn.Module):
+        self.about, self.tensors = {"config": config}, {}
+        self.shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        rng, weights = np.random.RandomState(5), {}
+        for name, shape in sorted(self.shapes.items()):
+            a = rng.standard_normal(shape)
+            if name.endswith(".bias"):
+                a = 0.02 * a
+            elif len(shape) == 1:
+                a = 1 + 0.1 * a
+            else:
+                a = a / np.prod(shape[1:]) ** 0.5
+            weights[name] = torch.from_numpy(np.float32(a))
+        return weights
+
+
+class SmallModel(SmallFlux):
+    """A model of another family: `empty` makes ComfyUI's own, weights are drawn."""
+
+    def __init__(self, drawn: Drawn):
+        import comfy.model_patcher
+
+        self.golden, self.about = drawn, drawn.about
+        model = self.empty()
+        model.load_model_weights(drawn.weights(), "")
+        self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
+
+    @classmethod
+    def drawn(cls) -> Drawn:
+        return Drawn(cls.config, cls.empty().diffusion_model)
+
+    @classmethod
+    def built(cls, kind: str, config: dict):
+        import comfy.supported_models
+
+        settings = getattr(comfy.supported_models, kind)(config)
+        settings.set_inference_dtype(torch.float32, None)
+        return settings.get_model({})
+
+
+class SmallQwen(SmallModel):
+    frames, width = (1,), 96
+    config = dict(num_layers=4, attention_head_dim=128, num_attention_heads=2, joint_attention_dim=96, axes_dims_rope=(16, 56, 56))
+
+    @classmethod
+    def empty(cls):
+        return cls.built("QwenImage", {"image_model": "qwen_image", "in_channels": 64, **cls.config})
