@@ -1,4 +1,4 @@
-"""A Flux.1 pipeline of diffusers as the shell's Model."""
+"""A pipeline of diffusers as the shell's Model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from ..core.concepts import DEFAULT_CONTRAST
 from ..core.recording import Recording
 from ..headless.capture import capture, transformer_of
+from ..headless.families import family_of
 from ..headless.image import record_image
 
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"  # as diffusers calls it
-GUIDED_STEPS, FEW_STEPS = 28, 4  # FLUX.1-dev's and -schnell's own
 
 
 class Pipeline:
     """name: a folder, or a repository on the hub, which is downloaded.
 
-    Raises ValueError for a name that cannot be loaded, and for anything but Flux.1.
+    Raises ValueError for a name that cannot be loaded, and for a model that cannot be looked into.
     """
 
     contrast = DEFAULT_CONTRAST
@@ -34,22 +34,24 @@ class Pipeline:
         except (OSError, ValueError) as error:
             raise ValueError(f"--model is '{name}', which diffusers cannot load: {error}\nGive tiny, a folder that holds a pipeline, "
                              "or a repository such as black-forest-labs/FLUX.1-schnell.") from error
-        self.depth = len(transformer_of(pipe).transformer_blocks)
+        transformer = transformer_of(pipe)
+        self.family = family_of(transformer)
+        self.depth = len(self.family.blocks(transformer))
         self.pipe = pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.size = (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
 
     def generate(self, prompt, concepts, contrast, seed, size, steps, progress) -> tuple[Tensor, Recording]:
-        steps = steps or (GUIDED_STEPS if self.pipe.transformer.config.guidance_embeds else FEW_STEPS)
-        ticks = iter(progress(range(steps)))
+        told = self.family.drawing(self.pipe.transformer) | ({"num_inference_steps": steps} if steps else {})
+        ticks = iter(progress(range(told["num_inference_steps"])))
 
         def tick(pipe, step, timestep, state) -> dict:
             next(ticks, None)
             return state
 
         with capture(self.pipe, concepts, contrast=contrast) as recordings:
-            images = self.pipe(prompt, height=size[0], width=size[1], num_inference_steps=steps, output_type="pt",
-                               generator=torch.Generator().manual_seed(seed), callback_on_step_end=tick).images
+            images = self.pipe(prompt, height=size[0], width=size[1], output_type="pt", callback_on_step_end=tick,
+                               generator=torch.Generator().manual_seed(seed), **told).images
         next(ticks, None)
         return images.float().cpu(), recordings.latest
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 
-from diffusers import FluxTransformer2DModel
+from diffusers import DiffusionPipeline, FluxTransformer2DModel, QwenImagePipeline, QwenImageTransformer2DModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import nn
 
 from ..core.families import FAMILIES
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
+from ..core.families.qwen_image import diffusers as qwen_image
 
 _TRANSFORMERS = [(FluxTransformer2DModel, FluxAttention, flux1)]
 try:
@@ -19,16 +21,25 @@ except ImportError:  # diffusers before 0.36
     pass
 else:
     _TRANSFORMERS.append((Flux2Transformer2DModel, Flux2Attention, flux2))
+_TRANSFORMERS.append((QwenImageTransformer2DModel, Attention, qwen_image))
 
 
 def family_of(transformer: nn.Module):
     """The family of a transformer, in diffusers' naming. Raises ValueError, naming what was found, for one that is not supported."""
     for kind, attention, family in _TRANSFORMERS:
-        if isinstance(transformer, kind) and all(isinstance(block.attn, attention) for block in family.blocks(transformer)):
+        fits = isinstance(transformer, kind) and family.fits(transformer)
+        if fits and all(isinstance(block.attn, attention) for block in family.blocks(transformer)):
             return family
     supported = ", ".join(FAMILIES[family.NAME].TITLE for *_, family in _TRANSFORMERS)
     raise ValueError(f"This is a {type(transformer).__name__}, which cannot be looked into. Supported: {supported}. "
                      "Give a pipeline of diffusers with one of these, or its transformer.")
+
+
+def plain(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """A pipeline whose prompts need no picture: for one that edits with Qwen-Image that which draws, of the same parts."""
+    if not type(pipe).__name__.startswith("QwenImageEdit"):
+        return pipe
+    return QwenImagePipeline(**{name: getattr(pipe, name) for name in ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")})
 
 
 def arguments(transformer: nn.Module, args: tuple, kwargs: dict) -> dict:

@@ -28,12 +28,13 @@ class BlockHooks:
         self.timesteps, self.guidance = timesteps, guidance
         self.stream: ConceptStream | None = None
         self.complete = False
+        self.pe: Tensor | None = None  # of the picture's own tokens
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
         self.values: Tensor | None = None
         self.handles: list[RemovableHandle] = []
         for block in family.blocks(transformer):
             attn = block.attn
-            enter, keys, values, leave = map(_in_this_thread, (self.enter, self.see_keys, self.see_values,
+            enter, keys, values, leave = map(_in_this_thread, (self.enter, functools.partial(self.see_keys, attn), self.see_values,
                                                                functools.partial(self.leave, block)))
             self.handles += [attn.register_forward_pre_hook(enter, with_kwargs=True),
                              attn.norm_k.register_forward_hook(keys),
@@ -54,36 +55,9 @@ class BlockHooks:
             guidance = None if self.guidance is None else self.guidance.to(like.device)
             self.stream = ConceptStream(self.family, self.transformer, self.inputs.vectors.to(like), self.timesteps.to(like.device),
                                         guidance, self.inputs.cross_attention, self.inputs.self_attention, self.inputs.linear)
-            self.pe = self.family.rotations(*(part[first:first + self.own] for part in kwargs["image_rotary_emb"]))
-
-    def see_keys(self, norm: nn.Module, args: tuple, keys: Tensor) -> None:
-        """Keys, normalised, before RoPE: B x N x heads x d."""
-        self.keys = keys
-
-    def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
-        """Values B x N x D, or queries, keys and values B x N x 3D."""
-        self.values = values
-
-    @torch.no_grad()
-    def leave(self, block: nn.Module, projection: nn.Module, args: tuple) -> None:
-        """The attention has been computed: its output B x N x D, before the projection of the image's part."""
-        out, heads = args[0], block.attn.heads
-        if self.keys is None or self.values is None or self.keys.shape[:3] != (*out.shape[:2], heads):
-            return
-        keys = rotate(self.keys[:, :self.own].transpose(1, 2), self.pe)
-        values = self.values[:, :self.own, -out.shape[-1]:].unflatten(-1, (heads, -1)).transpose(1, 2)
-        self.stream.watch(block, keys, values, out[:, :self.own], self.pe)
-        if self.stream.complete:
-            self.complete = True
-            self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
-
-
-def _in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook that passes by what other threads do with the same module."""
-    thread = threading.get_ident()
-
-    def run(*seen) -> None:
-        if threading.get_ident() == thread:
-            hook(*seen)
-
-    return run
+            rope = kwargs.get("image_rotary_emb")
+            if rope is not None:
+                pe = self.family.rotations(*rope)
+                self.pe = pe[:, :, first:first + self.own]
+                if self.stream.pe is None:
+                    self.stream.pe = pe[:, :, :1]

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ..core.concepts import ConceptInputs, own_tokens
+from .families import plain
 
 Encode = Callable[[str], Tensor]
 
@@ -38,7 +39,8 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     if any(getattr(pipe, part, None) is None for part in parts):
         raise ValueError(f"This {type(pipe).__name__} has no {parts[0]} and {parts[1]} to encode concepts with. "
                          "Load it with them, or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
-    return lambda phrase: encode(pipe, phrase).float().cpu()
+    speaking = plain(pipe)
+    return lambda phrase: encode(speaking, phrase).float().cpu()
 
 
 def _of_t5(pipe: DiffusionPipeline, phrase: str) -> Tensor:
@@ -57,10 +59,11 @@ def _of_language_model(pipe: DiffusionPipeline, phrase: str) -> Tensor:
         finally:
             hook.remove()
         tokens, filled = given[-1]
-        return tokens[filled].tolist(), vectors[filled.to(vectors.device)]
+        return tokens[filled].tolist(), vectors[filled.to(vectors.device)] if len(vectors) == len(tokens) else vectors
 
     (row, vectors), (empty, _) = encoded(phrase), encoded("")
-    return vectors[own_tokens(row, empty)]
+    own, cut = own_tokens(row, empty), len(row) - len(vectors)  # of the template, after it was encoded
+    return vectors[own.start - cut:own.stop - cut]
 
 
 def _text(concepts: str | Sequence[str]) -> str:

@@ -92,7 +92,7 @@ def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
 
 
 def test_what_cannot_be_done_is_said(pipe):
-    with pytest.raises(ValueError, match="flux2 pipeline; existing pictures can be read with Flux.1 alone"):
+    with pytest.raises(ValueError, match="flux2 pipeline; existing pictures of it can be read in ComfyUI alone"):
         record_image(pipe, torch.rand(1, 3, 64, 64), "cat")
     bare = Flux2KleinPipeline(**(pipe.components | {"text_encoder": None}))
     with pytest.raises(ValueError, match="has no text_encoder and tokenizer"):

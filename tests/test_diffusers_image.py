@@ -10,8 +10,9 @@ from PIL import Image  # noqa: E402
 from tiny_diffusers import CONCEPTS, capture, draw, hooks, one_thread, tiny  # noqa: E402
 
 import concept_saliency  # noqa: E402
+from concept_saliency.core.families.flux1.diffusers import encode, pack  # noqa: E402
 from concept_saliency.core.recording import joined, padded  # noqa: E402
-from concept_saliency.headless.image import encode, pack, record_image  # noqa: E402
+from concept_saliency.headless.image import record_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 PICTURES = torch.rand(2, 3, 75, 100, generator=torch.Generator().manual_seed(3))

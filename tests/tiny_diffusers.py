@@ -1,12 +1,17 @@
 """A Flux pipeline of diffusers with random weights, small and made without a network, and what tests do with it."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 import concept_saliency
+from concept_saliency.cli import shell
 from concept_saliency.core.recording import Recording
 
 capture = concept_saliency.capture
@@ -77,3 +82,32 @@ def check_same(pipe, **how) -> Recording:
     assert recording.scores.shape[1:] == (3, len(plain), 8, height // 16, width // 16)
     assert recording.image_size == (height, width) and recording.progress[0] == 0
     return recording
+
+
+def reference(name: str):
+    """A plain second computation, from tests/host/reference_joint.py."""
+    spec = importlib.util.spec_from_file_location("reference_joint", Path(__file__).parent / "host" / "reference_joint.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)()
+
+
+def check_scores(model, call: dict, vectors: dict):
+    """What one call of a transformer records of concepts with these vectors, 1 x D each, in both spaces; it draws the same."""
+    plain, before = model(**call).sample, hooks(model)
+    with capture(model, list(vectors), encode=vectors.__getitem__, contrast="", cross_attention=True) as recordings:
+        assert torch.equal(model(**call).sample, plain)
+    assert hooks(model) == before and len(recordings) == 1
+    return recordings
+
+
+def saved_pipeline_works_in_the_shell(pipe, folder: Path) -> None:
+    """`concept-saliency generate` and `image` with --model."""
+    pipe.save_pretrained(folder / "model")
+    told = ["--model", str(folder / "model"), "--concepts", "cat, dog", "--layers", "all"]
+    run = CliRunner().invoke(shell, ["generate", "--prompt", "a cat", "--size", "96x64", "--steps", "2", "--out", str(folder / "drawn"), *told])
+    assert run.exit_code == 0, run.output
+    run = CliRunner().invoke(shell, ["image", str(folder / "drawn" / "picture.png"), "--out", str(folder / "seen"), *told])
+    assert run.exit_code == 0, run.output
+    for place in (folder / "drawn", folder / "seen" / "picture.png"):
+        assert {"mask_1_cat.png", "heatmap_2_dog.png"} <= {file.name for file in place.iterdir()}, list(place.iterdir())

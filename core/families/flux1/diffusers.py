@@ -9,11 +9,20 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
 
 from ...stream import TextStream
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "grid", "rotations"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "keys", "reading",
+           "rotations"]
+
+_FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
+
+
+def fits(model: nn.Module) -> bool:
+    """Every one."""
+    return True
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -51,8 +60,27 @@ def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor
     return qkv
 
 
+def drawing(model: nn.Module) -> dict:
+    """What a pipeline is told besides the prompt where nothing else is asked for: the model's own choices."""
+    return {"num_inference_steps": 28 if model.config.guidance_embeds else 4}
+
+
+def called(given: dict) -> tuple[tuple[int, int] | None, Tensor, Tensor | None]:
+    """Rows and columns of the picture's own tokens, which stand first (see grid), noise levels in 0..1 and guidance, of what the
+    transformer is given.
+    """
+    return grid(given["img_ids"]), given["timestep"], given.get("guidance")
+
+
+def keys(seen: Tensor, heads: int) -> Tensor:
+    """Keys before RoPE, B x heads x N x d, of what the layer `norm_k` has made."""
+    return seen.transpose(1, 2)
+
+
 def rotations(cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE as diffusers keeps it, twice T x d with every value repeated -> 1 x 1 x T x d/2 x 2 x 2, as in flux/math.py."""
+    """RoPE as diffusers gives it to an attention, of text, then image tokens, twice T x d with every value repeated ->
+    1 x 1 x T x d/2 x 2 x 2, as in flux/math.py.
+    """
     cos, sin = cos[:, ::2], sin[:, ::2]
     return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))[None, None]
 
@@ -76,3 +104,58 @@ def grid(ids: Tensor) -> tuple[int, int] | None:
 def _run_length(values: Tensor) -> int:
     """How many of the first values are the same."""
     return int((values == values[0]).cumprod(0).sum())
+
+
+def encode(pipe, pictures: Tensor) -> Tensor:
+    """Model latents B x 16 x H/8 x W/8 of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
+    vae = pipe.vae
+    latents = vae.encode((2 * pictures - 1).to(pipe._execution_device, vae.dtype)).latent_dist.mode()
+    return (latents.float() - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+
+def reading(pipe, latents: Tensor, prompt: str, guidance_scale: float, pooled_prompt: bool) -> Callable[[Tensor, float], dict]:
+    """How the transformer is called to read pictures: from noisy latents and their noise level to its arguments.
+
+    latents: of all pictures, B x C x h x w. prompt: what is in them. guidance_scale: for models that were distilled. pooled_prompt:
+    whether the prompt's pooled vector modulates image and text.
+    """
+    embeds, pooled, text_ids = pipe.encode_prompt(prompt, prompt, num_images_per_prompt=len(latents))
+    pooled = pooled if pooled_prompt else torch.zeros_like(pooled)
+    seen, places = surroundings(pipe, latents), positions(latents)
+
+    def call(noisy: Tensor, level: float) -> dict:
+        told = dict(hidden_states=torch.cat((pack(noisy), *seen), dim=-1).to(embeds.dtype), encoder_hidden_states=embeds,
+                    pooled_projections=pooled, txt_ids=text_ids, img_ids=places.to(text_ids),
+                    timestep=torch.full((len(noisy),), level).to(embeds))
+        if pipe.transformer.config.guidance_embeds:
+            told["guidance"] = torch.full((len(noisy),), guidance_scale, device=embeds.device)
+        return told
+
+    return call
+
+
+def surroundings(pipe, latents: Tensor) -> list[Tensor]:
+    """What a token holds besides the latents: nothing, or for Fill an empty picture and a mask of all of it. B x N x channels.
+
+    Raises ValueError for models made to see something else.
+    """
+    batch, channels, height, width = latents.shape
+    more = pipe.transformer.config.in_channels - 4 * channels
+    if more == 0:
+        return []
+    if more != _FILL:
+        raise ValueError(f"This transformer takes {4 * channels + more} channels a token, expected {4 * channels} (dev, schnell, "
+                         f"Kontext) or {4 * channels + _FILL} (Fill). Models with a control picture cannot be used here.")
+    empty = encode(pipe, latents.new_full((batch, 3, 8 * height, 8 * width), 0.5))
+    return [pack(empty), latents.new_ones(batch, height * width // 4, 256)]
+
+
+def pack(latents: Tensor) -> Tensor:
+    """Latents B x C x h x w -> tokens B x (h/2 * w/2) x 4C."""
+    return pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def positions(latents: Tensor) -> Tensor:
+    """Positions of the tokens of latents B x C x h x w: (h/2 * w/2) x 3, row by row."""
+    height, width = latents.shape[-2:]
+    return torch.cartesian_prod(torch.zeros(1), torch.arange(height / 2), torch.arange(width / 2))

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ...stream import TextStream
-from ..flux1.diffusers import blocks, grid, rotations, text_qkv
+from ..flux1.diffusers import blocks, called, drawing, fits, keys, rotations, text_qkv
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "grid", "rotations"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "fits", "keys", "rotations"]
 
 
 def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

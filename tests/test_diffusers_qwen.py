@@ -1,0 +1,131 @@
+"""Qwen-Image in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist, and what is refused."""
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+
+from diffusers import (  # noqa: E402
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImageEditPipeline,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
+from tiny_diffusers import check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration  # noqa: E402
+
+import concept_saliency  # noqa: E402
+from concept_saliency.core.families import qwen_image  # noqa: E402
+from concept_saliency.core.families.qwen_image.diffusers import encode, pack  # noqa: E402
+from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
+from concept_saliency.headless.image import record_image  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    torch.manual_seed(0)
+    words, small = tokenizer(), dict(hidden_size=16, intermediate_size=16)
+    text = Qwen2_5_VLConfig(vision_config=dict(depth=1, num_heads=2, out_hidden_size=16, **small), text_config=dict(
+        vocab_size=len(words), num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rope_theta=10_000.0,
+        rope_scaling=dict(type="mrope", rope_type="default", rope_theta=10_000.0, mrope_section=[1, 1, 2]), **small))
+    vae = AutoencoderKLQwenImage(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    transformer = QwenImageTransformer2DModel(num_layers=4, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16,
+                                              axes_dims_rope=(4, 4, 8))
+    pipe = QwenImagePipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), tokenizer=words,
+                             text_encoder=Qwen2_5_VLForConditionalGeneration(text).eval(), transformer=transformer.eval())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, **how) -> torch.Tensor:
+    return pipe(**{"prompt": "a cat and a dog", "height": 64, "width": 96, "num_inference_steps": 3, "output_type": "pt",
+                   "generator": torch.Generator().manual_seed(0), **how}).images
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("references", [[], [(4, 4), (2, 6)]], ids=["", "references"])
+def test_scores_are_those_of_the_plain_computation(pipe, references):
+    model, generator, grids = pipe.transformer, torch.Generator().manual_seed(1), [(4, 6), *references]
+    latents = [torch.randn(2, 16, 2 * h, 2 * w, generator=generator) for h, w in grids]
+    call = dict(hidden_states=torch.cat([pack(latent) for latent in latents], dim=1), timestep=torch.tensor([0.7, 0.7]),
+                encoder_hidden_states=torch.randn(2, 5, 16, generator=generator), img_shapes=[[(1, *grid) for grid in grids]] * 2)
+    vectors = {name: torch.randn(1, 16, generator=generator) for name in ("cat", "dog")}
+    found = check_scores(model, call, vectors)
+    for row in range(2):
+        expected = reference("QwenImage").scores(
+            model.state_dict(), dict(model.config, num_layers=4), latent=latents[0][row][:, None], text=call["encoder_hidden_states"][row],
+            concepts=torch.cat(list(vectors.values())), t=0.7, references=[latent[row][:, None] for latent in latents[1:]])
+        for space, scores in expected.items():
+            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
+            assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+    assert (found.latest.family, found.latest.defaults) == (qwen_image.NAME, qwen_image.DEFAULTS)
+
+
+@pytest.mark.parametrize("how", [{}, dict(negative_prompt="sand"), dict(num_images_per_prompt=2), dict(prompt=["a cat", "a red dog"])],
+                         ids=str)
+def test_the_picture_does_not_change(pipe, how):
+    plain = draw(pipe, **how)
+    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
+    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky") as recordings:
+        watched = draw(pipe, **how)
+    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
+    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 4, len(plain), 3, 4, 6)
+    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+
+
+@torch.no_grad()
+def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
+    encode = phrase_encoder(pipe)
+    whole = {phrase: pipe.encode_prompt(phrase)[0][0] for phrase in ("cat", "dog")}
+    before = next(i for i, (a, b) in enumerate(zip(*whole.values())) if not torch.equal(a, b))
+    for phrase, vectors in whole.items():
+        assert torch.equal(encode(phrase), vectors[before:before + 1].float())
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2) and encode("red dog").shape == (2, 16)
+    edit = QwenImageEditPipeline(**pipe.components, processor=None)
+    assert torch.equal(phrase_encoder(edit)("red dog"), encode("red dog")), "editing, too, takes words as they are encoded for drawing"
+
+
+def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
+    with torch.no_grad():
+        latents = encode(pipe, PICTURES)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
+    with concept_saliency.capture(pipe, "cat, dog") as recordings:
+        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1,
+             latents=pack(0.7 * latents + 0.3 * noise))
+    pipe.scheduler = scheduler
+    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
+    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-6, atol=1e-6)
+    assert mine.scores.shape[:3] == (1, 4, 2) and mine.image_size == (64, 96)
+
+
+def test_compiled_code_stays_as_it_is(pipe):
+    transformer = pipe.transformer
+    pipe.transformer = torch.compile(transformer, backend="eager")
+    try:
+        plain = draw(pipe)
+        with concept_saliency.capture(pipe, "cat, dog") as recordings:
+            assert torch.equal(draw(pipe), plain)
+        compiled = recordings.latest.scores
+    finally:
+        pipe.transformer = transformer
+        torch.compiler.reset()
+    with concept_saliency.capture(pipe, "cat, dog") as recordings:
+        draw(pipe)
+    torch.testing.assert_close(compiled, recordings.latest.scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_model_that_draws_layers_is_refused(pipe):
+    layered = QwenImageTransformer2DModel(num_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16,
+                                          axes_dims_rope=(4, 4, 8), use_additional_t_cond=True, use_layer3d_rope=True)
+    with pytest.raises(ValueError, match="QwenImageTransformer2DModel, which cannot be looked into"):
+        with concept_saliency.capture(layered, "cat", encode=pipe):
+            pass
+
+
+def test_the_shell(pipe, tmp_path):
+    saved_pipeline_works_in_the_shell(pipe, tmp_path)
