@@ -31,10 +31,10 @@ from .runs import Recordings, Run
 def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str], *,
             encode: DiffusionPipeline | Encode | None = None, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
             token: str = "mean", cross_attention: bool = False, start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
-    """Record where Flux sees concepts in every picture it makes within the `with` block; the pictures stay the same.
+    """Record where a model sees concepts in every picture it makes within the `with` block; the pictures stay the same.
 
-    model: a Flux.1 or Flux.2 pipeline of any kind, or its transformer; then `encode` is needed. concepts: separated by
-    commas, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
+    model: a pipeline of any kind with a model of one of the families, or its transformer; then `encode` is needed. concepts:
+    separated by commas, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
     a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
     "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
     start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory. Calls from

@@ -202,6 +202,13 @@ def flux2(golden):
     return SmallFlux2(golden("flux2_like"))
 
 
+@pytest.fixture(scope="session")
+def qwen():
+    from small_models import SmallQwen
+
+    return SmallQwen(SmallQwen.drawn())
+
+
 @pytest.fixture
 def clip(flux):
     return Clip(flux.width)

@@ -147,7 +147,7 @@ def compiled(model, backend: str):
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("name, backend, attention", [
     ("flux", "eager", "attention_sub_quad"), ("flux", "eager", "attention_pytorch"), ("flux", "inductor", "attention_pytorch"),
-    ("flux2", "inductor", "attention_pytorch")])
+    ("flux2", "inductor", "attention_pytorch"), ("qwen", "inductor", "attention_pytorch")])
 def test_torch_compile(request, apply, monkeypatch, name, backend, attention, place):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.flux.math
