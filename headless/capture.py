@@ -133,8 +133,7 @@ class Capture:
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
             return
-        timesteps, guidance = (None if value is None else value.flatten().expand(len(tokens))
-                               for value in levels)
+        timesteps, guidance = (None if value is None else value.flatten().expand(len(tokens)) for value in levels)
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
             done = functools.partial(self.keep, run, level)
@@ -156,3 +155,57 @@ class Capture:
         scaled = kwargs.get("joint_attention_kwargs") or kwargs.get("attention_kwargs")
         self.apart[thread] = not scaled  # a LoRA's scale is taken back at the end of the pass
         hooks = self.hooks[thread]
+        try:
+            with compiled.eagerly(self.outer):
+                self.transformer(*args, **kwargs)
+        except EarlyExit:
+            pass
+        finally:
+            del self.apart[thread]
+            self._end_hooks()
+        self._tell_end(hooks)
+
+    @torch.compiler.disable
+    def after(self, transformer: nn.Module, args: tuple, output) -> None:
+        """The transformer has ended, well or with an exception; then there is no output."""
+        hooks = self._end_hooks()
+        if output is not None:
+            self._tell_end(hooks)
+
+    def _tell_end(self, hooks: BlockHooks | None) -> None:
+        if hooks is not None and not hooks.complete:
+            self._warn(self.runs[threading.get_ident()], "Steps in which a cache skips blocks of the model, or an attention processor "
+                                                         "does without the attention's own layers, are not recorded.")
+
+    def keep(self, run: Run, level: float, scores: dict[str, Tensor]) -> None:
+        """All blocks of a call have been seen."""
+        run.recorder.add(level, scores)
+        for note in run.recorder.notes:
+            self._warn(run, note)
+        if self.image_size is not None or self.apart.get(threading.get_ident()):
+            raise EarlyExit
+
+    def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:
+        """The run that a call belongs to, a new one if need be, and its noise level there."""
+        size, thread = (len(tokens), *grid), threading.get_ident()
+        run = self.runs.get(thread)
+        if run is None or not run.includes(self.scheduler, level, size, tokens):
+            recorder = functools.partial(
+                Recorder, self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
+                depth=len(self.family.blocks(self.transformer)), image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
+            self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
+            self.recordings.runs.append(run)
+        return run, run.exact(level)
+
+    def _end_hooks(self) -> BlockHooks | None:
+        """Take this thread's hooks off; returns it."""
+        hooks = self.hooks.pop(threading.get_ident(), None)
+        if hooks is not None:
+            hooks.detach()
+        return hooks
+
+    def _warn(self, run: Run, message: str) -> None:
+        """Say it once a run."""
+        if (run, message) not in self.warned:
+            self.warned.add((run, message))
+            warnings.warn(message, stacklevel=2)

@@ -61,3 +61,35 @@ class BlockHooks:
                 self.pe = pe[:, :, first:first + self.own]
                 if self.stream.pe is None:
                     self.stream.pe = pe[:, :, :1]
+
+    def see_keys(self, attn: nn.Module, layer: nn.Module, args: tuple, keys: Tensor) -> None:
+        """Keys, normalised, before RoPE, in the family's own layout."""
+        self.keys = self.family.keys(keys, attn.heads)
+
+    def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
+        """Values B x N x D, or queries, keys and values B x N x 3D."""
+        self.values = values
+
+    @torch.no_grad()
+    def leave(self, block: nn.Module, projection: nn.Module, args: tuple) -> None:
+        """The attention has been computed: its output B x N x D, before the projection of the image's part."""
+        out, heads = args[0], block.attn.heads
+        if self.keys is None or self.values is None or self.keys.shape[:3] != (len(out), heads, out.shape[1]):
+            return
+        keys = rotate(self.keys[:, :, :self.own], self.pe)
+        values = self.values[:, :self.own, -out.shape[-1]:].unflatten(-1, (heads, -1)).transpose(1, 2)
+        self.stream.watch(block, keys, values, out[:, :self.own], self.pe)
+        if self.stream.complete:
+            self.complete = True
+            self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
+
+
+def _in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that passes by what other threads do with the same module."""
+    thread = threading.get_ident()
+
+    def run(*seen) -> None:
+        if threading.get_ident() == thread:
+            hook(*seen)
+
+    return run

@@ -18,8 +18,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration  #
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import qwen_image  # noqa: E402
 from concept_saliency.core.families.qwen_image.diffusers import encode, pack  # noqa: E402
-from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 from concept_saliency.headless.image import record_image  # noqa: E402
+from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))

@@ -105,9 +105,10 @@ def saved_pipeline_works_in_the_shell(pipe, folder: Path) -> None:
     """`concept-saliency generate` and `image` with --model."""
     pipe.save_pretrained(folder / "model")
     told = ["--model", str(folder / "model"), "--concepts", "cat, dog", "--layers", "all"]
-    run = CliRunner().invoke(shell, ["generate", "--prompt", "a cat", "--size", "96x64", "--steps", "2", "--out", str(folder / "drawn"), *told])
-    assert run.exit_code == 0, run.output
-    run = CliRunner().invoke(shell, ["image", str(folder / "drawn" / "picture.png"), "--out", str(folder / "seen"), *told])
-    assert run.exit_code == 0, run.output
+    drawn, seen = str(folder / "drawn"), str(folder / "seen")
+    for command in (["generate", "--prompt", "a cat", "--size", "96x64", "--steps", "2", "--out", drawn],
+                    ["image", str(folder / "drawn" / "picture.png"), "--out", seen]):
+        run = CliRunner().invoke(shell, command + told)
+        assert run.exit_code == 0, run.output
     for place in (folder / "drawn", folder / "seen" / "picture.png"):
         assert {"mask_1_cat.png", "heatmap_2_dog.png"} <= {file.name for file in place.iterdir()}, list(place.iterdir())
