@@ -24,13 +24,14 @@ import flux as model_of  # noqa: E402  (makes the pack importable)
 import torch  # noqa: E402
 import where  # noqa: E402
 from concept_saliency.core import masks  # noqa: E402
-from concept_saliency.core.families import flux1  # noqa: E402
+from concept_saliency.core.families import BLOCKS, flux1  # noqa: E402
 from concept_saliency.core.recording import Recording  # noqa: E402
 from concept_saliency.core.saliency import saliency  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
 
 MODULES = {"comfyui": "comfyui", "diffusers": "in_diffusers", "plain": "plain"}
 Rows = list[tuple[str, float, str]]  # what, figure, unit or budget
+PEAKS = ("plain", "captured", "captured through all blocks")
 
 
 class InTurns:
@@ -86,6 +87,21 @@ def image_mode(flux, rounds: int, tokens: int) -> Rows:
     return [(f"one pass over a picture / one full pass, {tokens} image tokens", took.ratio("image"), "0.45")]
 
 
+def farther(flux, rounds: int, tokens: int) -> Rows:
+    """Concepts that go on through single-stream blocks."""
+    runs = {blocks: lambda f=flux.captured(11, blocks=blocks): f.sample(tokens) for blocks in BLOCKS}
+    if hasattr(flux, "look_at_picture"):
+        runs |= {f"image, {blocks}": lambda b=blocks: flux.look_at_picture(tokens, b) for blocks in BLOCKS}
+    took = InTurns(rounds, plain=lambda: flux.sample(tokens), again=lambda: flux.sample(tokens), **runs)
+    rows = [(f"plain / plain, {tokens} image tokens", took.ratio("again"), "the clock's own noise")]
+    for name in runs:
+        what = "one pass over a picture / one full pass" if name.startswith("image") else "captured / plain"
+        rows.append((f"{what}, {tokens} image tokens, blocks: {name.removeprefix('image, ')}", took.ratio(name),
+                     "1.05" if name == "double and first single" else ""))
+    return rows + [(f"recording, 1024 x 1024, 28 steps, 11 concepts, {layers} layers", 28 * layers * 11 * 64 * 64 * 4 / 1e6, "MB")
+                   for layers in (19, 20, 57)]
+
+
 def own_part(flux, rounds: int) -> Rows:
     """What capture itself does in one block, without the model around it: how it grows."""
     kind, (width, heads) = dict(device=flux.device, dtype=model_of.DTYPE), (model_of.WIDTH, model_of.HEADS)
@@ -135,18 +151,20 @@ def afterwards(rounds: int) -> Rows:
 
 
 def peak(on: str, depth: int, tokens: int) -> Rows:
-    """Memory at the peak of a captured run over that of a plain one; each in a process of its own, on the device where there is one."""
+    """Memory at the peak of captured runs over that of a plain one; each in a process of its own, on the device where there is one."""
     figures = []
-    for kind in ("plain", "captured"):
+    for kind in PEAKS:
         command = [sys.executable, __file__, "--on", on, "--peak-of", kind, "--depth", str(depth), "--tokens", str(tokens)]
         figures.append([float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) for _ in range(3)])
-    extra = statistics.median(figures[1]) - statistics.median(figures[0])
+    plain, *captured = map(statistics.median, figures)
     place = "device" if torch.cuda.is_available() else "process"
-    return [(f"extra {place} memory at peak, {tokens} image tokens, 11 concepts", extra, "MB, budget 64")]
+    return [(f"extra {place} memory at peak, {kind}, {tokens} image tokens, 11 concepts", peak - plain, "MB, budget 64")
+            for kind, peak in zip(PEAKS[1:], captured)]
 
 
 def peak_of(kind: str, flux, tokens: int) -> float:
-    flux = flux.captured(11) if kind == "captured" else flux
+    if kind != "plain":
+        flux = flux.captured(11, blocks="all" if kind == PEAKS[2] else "auto")
     flux.sample(64)
     if flux.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -167,9 +185,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parts", nargs="*", metavar="PART",
-                        help="some of: sampling large others windows image growth floor afterwards peak (all that there are)")
+                        help="some of: sampling large others windows image blocks growth floor afterwards peak (all that there are)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
-    parser.add_argument("--peak-of", choices=["plain", "captured"], help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=PEAKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.on == "comfyui" and "COMFYUI_HOST" not in os.environ:
         parser.error("--on comfyui needs COMFYUI_HOST, the folder of a ComfyUI, and its interpreter")
@@ -184,6 +202,7 @@ def main() -> None:
         "others": lambda: others(flux, rounds),
         "windows": lambda: windows(flux, few),
         "image": lambda: image_mode(flux, rounds, 1024),
+        "blocks": lambda: farther(flux, rounds, 1024),
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),

@@ -49,9 +49,9 @@ class Flux:
         vars(other).update(vars(self), model=model)
         return other
 
-    def captured(self, concepts: int, window=(0.0, 1.0)):
+    def captured(self, concepts: int, window=(0.0, 1.0), blocks="auto"):
         """The same with Concept Attention for so many concepts beside the contrast ones."""
-        inputs = ConceptInputs(names(concepts), CONTRAST, vectors(concepts + len(CONTRAST)), False)
+        inputs = ConceptInputs(names(concepts), CONTRAST, vectors(concepts + len(CONTRAST)), blocks=blocks)
         return self.with_model(host.patch(self.model, family, inputs, window, ConceptRuns()))
 
     def finish(self) -> None:
@@ -66,9 +66,9 @@ class Flux:
         self.finish()
         return result
 
-    def look_at_picture(self, tokens: int) -> None:
+    def look_at_picture(self, tokens: int, blocks="auto") -> None:
         """One pass of Concept Attention (Image)."""
-        inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), False)
+        inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), blocks=blocks)
         latent = torch.randn(1, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
         host.record_image(self.model, family, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
         self.finish()

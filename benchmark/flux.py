@@ -47,15 +47,15 @@ class Bare:
 
     def __init__(self, depth: int):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.concepts, self.window = 0, (0.0, 1.0)
+        self.concepts, self.window, self.blocks = 0, (0.0, 1.0), "auto"
         with torch.device("meta"):
             transformer = self.built(depth)
         self.transformer = fill(transformer.to(DTYPE).to_empty(device=self.device), self.device)
 
-    def captured(self, concepts: int, window: tuple[float, float] = (0.0, 1.0)):
+    def captured(self, concepts: int, window: tuple[float, float] = (0.0, 1.0), blocks: str = "auto"):
         """The same Flux, looked into whenever it is sampled."""
         other = object.__new__(type(self))
-        vars(other).update(vars(self), concepts=concepts, window=window)
+        vars(other).update(vars(self), concepts=concepts, window=window, blocks=blocks)
         return other
 
     def inputs(self, tokens: int) -> dict[str, torch.Tensor]:

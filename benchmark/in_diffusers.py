@@ -36,7 +36,7 @@ class Flux(Bare):
             return self.run(tokens, steps)
         known = dict(zip((*names(self.concepts), *CONTRAST), vectors(self.concepts + len(CONTRAST))[0]))
         with capture(self.transformer, names(self.concepts), contrast=CONTRAST, encode=lambda phrase: known[phrase][None],
-                     start=self.window[0], end=self.window[1]) as recordings:
+                     start=self.window[0], end=self.window[1], blocks=self.blocks) as recordings:
             img = self.run(tokens, steps)
         recordings.latest  # noqa: B018 (waits for what was recorded)
         return img
@@ -51,9 +51,9 @@ class Flux(Bare):
         return img
 
     @torch.no_grad()
-    def look_at_picture(self, tokens: int) -> None:
+    def look_at_picture(self, tokens: int, blocks: str = "auto") -> None:
         """What saliency_of_image does between the encoders and the maps."""
-        inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), False)
+        inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), blocks=blocks)
         call = {**self.call(tokens), "timestep": torch.full((1,), 0.5, device=self.device, dtype=DTYPE)}
         one_pass(self.transformer, inputs, (self.side(tokens) * naming.PIXELS,) * 2, call, iter(()))
         self.finish()

@@ -26,14 +26,17 @@ class Flux(Bare):
     def sample(self, tokens: int, steps: int = 1) -> torch.Tensor:
         given, grid, levels = self.inputs(tokens), (self.side(tokens),) * 2, torch.linspace(1, 0, steps + 1).tolist()
         img = given["img"]
-        recorder = Recorder(names(self.concepts), CONTRAST, family.NAME, family.DEFAULTS, levels, len(self.transformer.double_blocks),
-                            (grid[0] * family.PIXELS,) * 2)
+        singles = family.DEFAULTS.singles_of(self.blocks)
+        depth = len(family.blocks(self.transformer, singles))
+        recorder = Recorder(names(self.concepts), CONTRAST, family.NAME, family.DEFAULTS, levels, depth, (grid[0] * family.PIXELS,) * 2,
+                            singles=depth - len(family.blocks(self.transformer)))
         text = vectors(self.concepts + len(CONTRAST)).to(img)
         for now, then in pairwise(levels):
             t, stream = torch.full((1,), now, device=img.device, dtype=DTYPE), None
             if self.concepts and self.window[0] <= 1 - now <= self.window[1]:
-                stream = ConceptStream(family, self.transformer, text, t, given["guidance"])
-            img = img + (then - now) * self.transformer(img, given["txt"], t, grid, given["y"], given["guidance"], stream and stream.watch)
+                stream = ConceptStream(family, self.transformer, text, t, given["guidance"], singles=singles)
+            img = img + (then - now) * self.transformer(img, given["txt"], t, grid, given["y"], given["guidance"], stream and stream.watch,
+                                                        singles)
             if stream:
                 recorder.add(now, {space: torch.stack(scores) for space, scores in stream.scores.items()})
         if self.concepts:

@@ -106,7 +106,7 @@ def command(name: str, path: Path | None, protocol: str, split: str, class_names
     if tune and not stored:
         click.echo(f"Settings are chosen on {tune} other pictures first; --tune 0 takes the model's own, --settings a file's.", err=True)
     best = settings_in(stored) if stored else chosen_settings(model, tune, steps) if tune else own_settings(model, rules)
-    layers = layer_choices(model.depth)
+    layers = layer_choices(model.layers())
     chosen = ("Best setting of each space (chosen on other scenes)" if tune and not stored else
               f"Best setting of each space ({stored})" if stored else
               "The settings of the paper's code" if protocol == "paper" else "The settings of the model itself")
@@ -148,7 +148,7 @@ def own_settings(model: models.Model, rules: protocols.Rules) -> dict[str, Setti
 def chosen_settings(model: models.Model, tune: int, steps: Callable[..., dict[Setting, Figures]]) -> dict[str, Setting]:
     """The best setting of each space on the first `tune` pictures."""
     choices = [Setting(level, space, layers, temperature) for level in NOISE_LEVELS for space in SPACES
-               for layers in layer_choices(model.depth) for temperature in TEMPERATURES[space]]
+               for layers in layer_choices(model.layers()) for temperature in TEMPERATURES[space]]
     figures = steps(range(tune), choices, label="choosing", tell=lambda found: None, things=False)
     return {space: max((s for s in figures if s.space == space), key=lambda s: score(figures[s])) for space in SPACES}
 

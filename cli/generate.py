@@ -35,22 +35,23 @@ class Size(click.ParamType):
 @click.option("--prompt", required=True, help="What to draw.")
 @options.concepts
 @options.contrast
+@options.blocks
 @options.seed
 @click.option("--size", type=Size(), help="Pixels, for example 1024x768.  [default: the model's own]")
 @click.option("--steps", type=click.IntRange(1, 1000), help="Sampling steps.  [default: the model's own]")
 @options.look
 @options.out("generate-output")
 @options.as_json
-def command(model_name: str, prompt: str, concepts: str, contrast: str | None, seed: int, size: tuple[int, int] | None,
-            steps: int | None, look: results.Look, out: Path, as_json: bool) -> None:
+def command(model_name: str, prompt: str, concepts: str, contrast: str | None, blocks: str, seed: int,
+            size: tuple[int, int] | None, steps: int | None, look: results.Look, out: Path, as_json: bool) -> None:
     """Draw a picture and write it with a heatmap, overlay and mask of every concept, and the raw recording."""
     model = models.load(model_name)
-    look.check(model.depth)
+    look.check(model.layers(blocks))
     told = {"prompt": prompt, "seed": seed}
     with place.claimed(out, "generate"):
         picture, recording = model.generate(prompt, concepts, model.contrast if contrast is None else contrast, seed,
                                             size or model.size, steps,
-                                            lambda steps: tqdm(steps, desc="sampling", unit="step", file=sys.stderr))
+                                            lambda steps: tqdm(steps, desc="sampling", unit="step", file=sys.stderr), blocks)
         place.write_json(out / place.SETTINGS, {"command": "generate", "model": model_name} | told)
         try:
             about = results.write(out, picture, recording, prompt, told, look, keep_picture=True)

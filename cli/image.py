@@ -34,31 +34,33 @@ class Question:
     seed: int
     look: results.Look
     megapixels: float
+    blocks: str = "auto"
 
     def check(self, model: models.Model) -> None:
         """Put it to a small grey picture. Raises ValueError for what is wrong with it before anything is written."""
-        self.look.check(model.depth)
-        model.record(torch.full((1, 3, 64, 64), 0.5), self.concepts, self.contrast, [self.caption], self.noise_level)
+        self.look.check(model.layers(self.blocks))
+        model.record(torch.full((1, 3, 64, 64), 0.5), self.concepts, self.contrast, [self.caption], self.noise_level, blocks=self.blocks)
 
     def answer(self, model: models.Model, picture: Image.Image, folder: Path, name: str, progress: models.Progress = iter) -> dict:
         """Write the results for one picture into `folder`; returns what JSON says of them. `progress` wraps the model's work."""
         image = pictures.as_tensor(picture)
         shown = pictures.resized(image, pictures.model_size(*image.shape[-2:], self.megapixels))
         recording = model.record(shown, self.concepts, self.contrast, [self.caption], self.noise_level,
-                                 range(self.seed, self.seed + self.samples), progress=progress)["output"]
+                                 range(self.seed, self.seed + self.samples), progress=progress, blocks=self.blocks)["output"]
         return results.write(folder, image, recording.at_size(image.shape[-2:]), Path(name).name, {"picture": name}, self.look)
 
 
 def asking(command: Callable) -> Callable:
     """The options that make up a Question, collected into one argument `question`, beside `model` and its name."""
     @wraps(command)
-    def collected(*args, model_name, concepts, contrast, caption, noise_level, samples, megapixels, seed, look, **others):
+    def collected(*args, model_name, concepts, contrast, caption, noise_level, samples, megapixels, seed, look, blocks,
+                  **others):
         model = models.load(model_name)
         question = Question(concepts, model.contrast if contrast is None else contrast, caption, noise_level, samples, seed, look,
-                            megapixels)
+                            megapixels, blocks)
         return command(*args, model=model, model_name=model_name, question=question, **others)
 
-    return options.stack(options.model, options.concepts, options.contrast, options.existing_pictures, options.seed,
+    return options.stack(options.model, options.concepts, options.contrast, options.blocks, options.existing_pictures, options.seed,
                          options.look)(collected)
 
 

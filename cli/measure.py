@@ -110,7 +110,7 @@ def maps_of(recording: Recording, setting: Setting, linear: bool) -> Tensor:
     linear: the scores are those of core.stream.linear_shares; they are summed over layers and passes.
     """
     if linear:
-        rows = parse_layers(setting.layers, recording.layers, recording.defaults.layers(recording.depth))
+        rows = parse_layers(setting.layers, recording.layers, recording.defaults.layers(recording.depth, recording.singles))
         maps = recording.scores[:, rows, 0].sum(dim=(0, 1))
     else:
         result = saliency(recording, setting.layers, temperature=setting.temperature)

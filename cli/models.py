@@ -33,19 +33,23 @@ class Model(Protocol):
     noise_level: float
     contrast: str
 
+    def layers(self, blocks: str = "auto") -> int:
+        """How many layers are recorded; blocks: see core.families.Defaults.singles_of."""
+
     def generate(self, prompt: str, concepts: str, contrast: str, seed: int, size: tuple[int, int], steps: int | None,
-                 progress: Progress) -> tuple[Tensor, Recording]:
-        """A picture 1 x 3 x H x W in 0..1 and its recording. `progress` wraps the steps; no `steps`: the model's own number."""
+                 progress: Progress, blocks: str = "auto") -> tuple[Tensor, Recording]:
+        """A picture 1 x 3 x H x W in 0..1 and its recording. `progress` wraps the steps; no `steps`: the model's own number.
+        blocks: see layers."""
 
     def record(self, images: Tensor, concepts: str, contrast: str, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seeds: range = range(1), token: str = "mean",
                cross_attention: bool = False, self_attention: bool = True, linear: bool = False, pooled_prompt: bool = True,
-               progress: Progress = iter) -> dict[str, Recording]:
+               progress: Progress = iter, blocks: str = "auto") -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1, of any size: one pass for each of `seeds`.
 
         captions: one a picture, empty if not given. Recording.image_size is the pictures' own size.
         self_attention: whether concepts see one another. linear: see core.stream. pooled_prompt: whether the captions' pooled
-        vectors go in, where the model takes any. progress: wraps the steps of the work, passes or blocks.
+        vectors go in, where the model takes any. progress: wraps the steps of the work, passes or blocks. blocks: see layers.
         """
 
 
@@ -78,18 +82,22 @@ class Tiny:
         self.flux, self.depth, self.noise_level = flux, len(flux.flux.double_blocks), flux.noise_level
         self._encoded: tuple[Tensor, Tensor] | None = None  # the last pictures and their latents: evaluation asks again and again
 
-    def generate(self, prompt, concepts, contrast, seed, size, steps, progress) -> tuple[Tensor, Recording]:
+    def layers(self, blocks: str = "auto") -> int:
+        return self.flux.layers(blocks)
+
+    def generate(self, prompt, concepts, contrast, seed, size, steps, progress, blocks="auto") -> tuple[Tensor, Recording]:
         if unknown := self.flux.tokenizer.unknown(prompt):
             raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: "
                              f"{', '.join(sorted(self.flux.tokenizer.numbers))}")
         own = {"steps": steps} if steps else {}
-        return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, **own)
+        return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, blocks=blocks, **own)
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
-               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter) -> dict[str, Recording]:
+               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter,
+               blocks="auto") -> dict[str, Recording]:
         latents = self._encode(images)
         passes = [self.flux.record_latents(latents, concepts, contrast, captions, noise_level, seed, token, cross_attention,
-                                           self_attention, linear) for seed in progress(seeds)]
+                                           self_attention, linear, blocks) for seed in progress(seeds)]
         size = tuple(images.shape[2:])
         return {space: replace(joined([one[space] for one in passes]), image_size=size) for space in passes[0]}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..core.families import BLOCKS
 from ..core.masks import METHODS
 from .results import Look
 
@@ -18,6 +19,9 @@ model = click.option("--model", "model_name", default="tiny", show_default=True,
                      help="'tiny' (bundled), a folder with a diffusers model, or a hub id; only a hub id uses the network.")
 concepts = click.option("--concepts", required=True, help="What to look for, separated by commas; 'dog|puppy' are synonyms.")
 contrast = click.option("--contrast", help="Rivals that are not shown.  [default: the model's own]")
+blocks = click.option("--blocks", type=click.Choice(["auto", *BLOCKS]), default="auto", show_default=True,
+                      help="How far concepts go: through the double-stream blocks (the paper's choice), or on through single-stream ones, "
+                           "whose layers are numbered after them; auto: the model's own.")
 seed = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Picks the noise.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one line a picture, instead of file names.")
 

@@ -34,14 +34,17 @@ class Pipeline:
         except (OSError, ValueError) as error:
             raise ValueError(f"--model is '{name}', which diffusers cannot load: {error}\nGive tiny, a folder that holds a pipeline, "
                              "or a repository such as black-forest-labs/FLUX.1-schnell.") from error
-        transformer = transformer_of(pipe)
-        self.family = family_of(transformer)
-        self.depth = len(self.family.blocks(transformer))
+        self.transformer = transformer_of(pipe)
+        self.family = family_of(self.transformer)
+        self.depth = len(self.family.blocks(self.transformer))
         self.pipe = pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.size = (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
 
-    def generate(self, prompt, concepts, contrast, seed, size, steps, progress) -> tuple[Tensor, Recording]:
+    def layers(self, blocks: str = "auto") -> int:
+        return len(self.family.blocks(self.transformer, self.family.DEFAULTS.singles_of(blocks)))
+
+    def generate(self, prompt, concepts, contrast, seed, size, steps, progress, blocks="auto") -> tuple[Tensor, Recording]:
         told = self.family.drawing(self.pipe.transformer) | ({"num_inference_steps": steps} if steps else {})
         ticks = iter(progress(range(told["num_inference_steps"])))
 
@@ -49,18 +52,20 @@ class Pipeline:
             next(ticks, None)
             return state
 
-        with capture(self.pipe, concepts, contrast=contrast) as recordings:
+        with capture(self.pipe, concepts, contrast=contrast, blocks=blocks) as recordings:
             images = self.pipe(prompt, height=size[0], width=size[1], output_type="pt", callback_on_step_end=tick,
                                generator=torch.Generator().manual_seed(seed), **told).images
         next(ticks, None)
         return images.float().cpu(), recordings.latest
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
-               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter) -> dict[str, Recording]:
+               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter,
+               blocks="auto") -> dict[str, Recording]:
         level = self.noise_level if noise_level is None else noise_level
         pictures = [record_image(self.pipe, image, concepts, contrast=contrast, prompt=caption, noise_level=level, seed=seeds[0],
                                  samples=len(seeds), token=token, cross_attention=cross_attention, self_attention=self_attention,
-                                 linear=linear, pooled_prompt=pooled_prompt, megapixels=0, progress=progress)
+                                 linear=linear, pooled_prompt=pooled_prompt, megapixels=0, progress=progress,
+                                 blocks=blocks)
                     for image, caption in zip(images.split(1), captions or [""] * len(images), strict=True)]
         return {space: replace(first, scores=torch.cat([one[space].scores for one in pictures], dim=2))
                 for space, first in pictures[0].items()}

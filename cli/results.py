@@ -30,7 +30,7 @@ class Look:
     threshold: float = 0.5
 
     def check(self, depth: int) -> None:
-        """Raises ValueError for layers that a model with `depth` double-stream blocks does not have."""
+        """Raises ValueError for layers beyond the `depth` that are recorded."""
         parse_layers(self.layers, range(depth), range(depth))
 
 

@@ -107,7 +107,7 @@ def rows_of(concepts: str, names: Sequence[str]) -> list[int]:
 class ConceptInputs:
     """What is recorded: names of the concepts and of their rivals, and one text vector for each, concepts first, 1 x C x D.
 
-    cross_attention: that space too. self_attention, linear: see core.stream.
+    cross_attention: that space too. self_attention, linear: see core.stream. blocks: see core.families.Defaults.singles_of.
     """
 
     concepts: tuple[str, ...]
@@ -116,15 +116,16 @@ class ConceptInputs:
     cross_attention: bool = False
     self_attention: bool = True
     linear: bool = False
+    blocks: str = "auto"
 
     @classmethod
     def encoded(cls, concepts: str, contrast: str, encode: Callable[[str], Tensor], token: str = "mean", cross_attention: bool = False,
-                self_attention: bool = True) -> ConceptInputs:
+                self_attention: bool = True, blocks: str = "auto") -> ConceptInputs:
         """Parse and encode; see parse_concepts, parse_contrast and concept_vectors, also for what is raised."""
         wanted = parse_concepts(concepts)
         rivals = parse_contrast(contrast, wanted)
         vectors = concept_vectors([*wanted, *rivals], encode, token)
-        return cls(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention)
+        return cls(tuple(c.name for c in wanted), tuple(c.name for c in rivals), vectors, cross_attention, self_attention, blocks=blocks)
 
 
 def own_tokens(row: Sequence, empty: Sequence) -> slice:

@@ -28,9 +28,10 @@ class Recording:
 
     scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
     the token grid. sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the
-    steps began, rising. layers: L block numbers, of `depth`. space: one of SPACES. image_size: (H, W) pixels
-    of the picture; seen_size: those the model was shown, where they are others; patch: how many of these a
-    token covers, the grid may reach beyond the picture's right and lower edge.
+    steps began, rising. layers: L block numbers, of `depth`, the last `singles` of which are single-stream
+    blocks. space: one of SPACES. image_size: (H, W) pixels of the picture; seen_size: those the model was
+    shown, where they are others; patch: how many of these a token covers, the grid may reach beyond the
+    picture's right and lower edge.
     """
 
     concepts: tuple[str, ...]
@@ -46,6 +47,7 @@ class Recording:
     image_size: tuple[int, int]
     patch: int = 16
     seen_size: tuple[int, int] | None = None
+    singles: int = 0
 
     def __post_init__(self):
         expected = (len(self.sigmas), len(self.layers), None, len(self.concepts) + len(self.contrast), None, None)
@@ -62,10 +64,11 @@ class Recording:
         for name, values in (("sigmas", self.sigmas), ("progress", self.progress)):
             if len(values) != len(self.sigmas) or not all(type(v) is float and math.isfinite(v) for v in values):
                 raise ValueError(f"{name} are {values!r}, expected {len(self.sigmas)} numbers")
-        if not all(type(layer) is int for layer in (self.depth, self.patch, *self.layers)) or self.patch < 1 or \
-                list(self.layers) != sorted(set(self.layers) & set(range(min(self.depth, 1000)))):
-            raise ValueError(f"layers are {self.layers!r} of {self.depth!r} blocks and a token covers {self.patch!r} pixels, "
-                             "expected whole numbers, layers rising from 0")
+        if not all(type(layer) is int for layer in (self.depth, self.singles, self.patch, *self.layers)) or self.patch < 1 or \
+                not 0 <= self.singles < self.depth or list(self.layers) != sorted(set(self.layers) & set(range(min(self.depth, 1000)))):
+            raise ValueError(f"layers are {self.layers!r} of {self.depth!r} blocks, {self.singles!r} of them single-stream, and a token "
+                             f"covers {self.patch!r} pixels, expected whole numbers, layers rising from 0, and another block before "
+                             "the single-stream ones")
         if self.space not in SPACES:
             raise ValueError(f"space is {self.space!r}, expected one of {', '.join(SPACES)}")
         grid = tuple(math.ceil(side / self.patch) for side in self.shown_size)
@@ -111,14 +114,14 @@ class Recorder:
     """Collects the scores of one sampling run.
 
     concepts, contrast: names. schedule: the run's noise levels in their order, with the last one that is
-    reached. depth: double-stream blocks of the model. Calls at the same noise level (several
-    prompts, second-order samplers) are averaged.
+    reached. depth: blocks that are looked at, the last `singles` of them single-stream. Calls at the same
+    noise level (several prompts, second-order samplers) are averaged.
     """
 
     def __init__(self, concepts, contrast, family: str, defaults: Defaults, schedule, depth: int,
-                 image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES):
+                 image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES, singles: int = 0):
         self.about: dict[str, Any] = dict(concepts=tuple(concepts), contrast=tuple(contrast), family=family, defaults=defaults,
-                          depth=depth, image_size=tuple(image_size), patch=patch)
+                          depth=depth, singles=singles, image_size=tuple(image_size), patch=patch)
         self.schedule = [float(s) for s in schedule]
         self.max_bytes, self.stride = max_bytes, 1
         self.steps: dict[float, list[dict[str, Tensor]]] = {}

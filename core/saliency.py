@@ -99,7 +99,7 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
     concepts, 0 for the family's own. Raises ValueError when no layer or step is left.
     """
     defaults = recording.defaults
-    rows = parse_layers(layers, recording.layers, defaults.layers(recording.depth))
+    rows = parse_layers(layers, recording.layers, defaults.layers(recording.depth, recording.singles))
     if (start, end) == (0.0, 1.0):
         start = min(defaults.first_step, max(recording.progress))
     steps = [i for i, p in enumerate(recording.progress) if start <= p <= end]

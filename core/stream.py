@@ -51,6 +51,30 @@ class TextStream:
         return concepts + self.gate2 * self.mlp((1 + self.scale2) * self.norm2(concepts) + self.shift2)
 
 
+@dataclass
+class ParallelStream:
+    """A Block with one set of weights for text and image, and with attention and MLP side by side: a single-stream block.
+
+    shift, scale, gate: B x 1 x D. enter: modulated states -> queries, keys and values (see Block.project), and the MLP's
+    activations. leave: attention output and these, side by side -> B x C x D.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+    norm: Callable[[Tensor], Tensor]
+    enter: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+    leave: Callable[[Tensor], Tensor]
+    hidden: Tensor | None = None  # the MLP's activations, from `project` to `update`: one layer computes both halves
+
+    def project(self, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, self.hidden = self.enter((1 + self.scale) * self.norm(concepts) + self.shift)
+        return q, k, v
+
+    def update(self, concepts: Tensor, out: Tensor) -> Tensor:
+        return concepts + self.gate * self.leave(torch.cat((out, self.hidden), dim=-1))
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, image_keys: Tensor, image_values: Tensor, self_attention: bool = True) -> Tensor:
     """The concepts' attention output o_c B x C x D, from their queries, keys and values B x heads x C x d and the
     image's keys and values B x heads x N x d. Queries and keys are those after RoPE.
@@ -112,13 +136,14 @@ class ConceptStream:
     """Carries concept states through one forward pass and collects every block's scores.
 
     vectors: 1 x C x D_text, text vectors of the concepts. family: a naming, see core/families. cross_attention: scores of
-    that space beside those of "output". self_attention: see attend. linear: scores of linear_shares.
+    that space beside those of "output". self_attention: see attend. linear: scores of linear_shares. singles: through how many
+    single-stream blocks the concepts go on after the double-stream ones, None for all.
     """
 
     def __init__(self, family, model, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None, cross_attention: bool = False,
-                 self_attention: bool = True, linear: bool = False):
+                 self_attention: bool = True, linear: bool = False, singles: int | None = 0):
         self.family, self.self_attention, self.linear = family, self_attention, linear
-        self.depth = len(family.blocks(model))
+        self.depth = len(family.blocks(model, singles))
         self.states, self.modulation, self.pe = family.begin(model, vectors, timesteps, guidance)
         self.scores: dict[str, list[Tensor]] = {"output": []}
         if cross_attention:

@@ -1,7 +1,8 @@
 """A Flux.1 transformer in plain PyTorch, in Black Forest Labs' naming, small enough to train on a CPU.
 
 The weights load unchanged in ComfyUI. `watch` is where concept attention looks on: it is called in
-every double-stream block with the image's keys, values and attention output, and changes nothing.
+every double-stream block, and in as many single-stream ones as it is told, with the image's keys, values
+and attention output, and changes nothing.
 Source: black-forest-labs/flux, src/flux/model.py.
 """
 
@@ -153,19 +154,23 @@ class DoubleStreamBlock(nn.Module):
 class SingleStreamBlock(nn.Module):
     def __init__(self, c: FluxConfig):
         super().__init__()
-        dim = c.hidden_size
-        self.heads, self.split = c.num_heads, (3 * dim, int(dim * c.mlp_ratio))
-        self.linear1, self.linear2 = nn.Linear(dim, sum(self.split)), nn.Linear(dim + self.split[1], dim)
+        dim = self.hidden_size = c.hidden_size
+        hidden, self.num_heads = int(dim * c.mlp_ratio), c.num_heads
+        self.linear1, self.linear2 = nn.Linear(dim, 3 * dim + hidden), nn.Linear(dim + hidden, dim)
         self.norm, self.modulation = QKNorm(dim // c.num_heads), Modulation(dim, double=False)
+        self.pre_norm, self.mlp_act = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6), nn.GELU(approximate="tanh")
 
-    def forward(self, x: Tensor, vec: Tensor, pe: Tensor) -> Tensor:
+    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, text: int, watch: Watch | None = None) -> Tensor:
+        """text: how many of the tokens are the prompt's; they stand first."""
         mod, _ = self.modulation(vec)
-        normed = layer_norm(x, x.shape[-1:], eps=1e-6)
-        qkv, hidden = self.linear1((1 + mod.scale) * normed + mod.shift).split(self.split, dim=-1)
-        q, k, v = split_heads(qkv, self.heads)
+        qkv, hidden = self.linear1((1 + mod.scale) * self.pre_norm(x) + mod.shift).tensor_split([3 * self.hidden_size], dim=-1)
+        q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.norm(q, k, v)
-        out = scaled_dot_product_attention(rotate(q, pe), rotate(k, pe), v).transpose(1, 2).flatten(2)
-        return x + mod.gate * self.linear2(torch.cat((out, nn.functional.gelu(hidden, approximate="tanh")), -1))
+        q, k = rotate(q, pe), rotate(k, pe)
+        out = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        if watch is not None:
+            watch(self, k[:, :, text:], v[:, :, text:], out[:, text:], pe[:, :, text:])
+        return x + mod.gate * self.linear2(torch.cat((out, self.mlp_act(hidden)), -1))
 
 
 class LastLayer(nn.Module):
@@ -192,10 +197,11 @@ class Flux(nn.Module):
         self.final_layer = LastLayer(c)
 
     def forward(self, img: Tensor, txt: Tensor, timesteps: Tensor, grid: tuple[int, int], y: Tensor | None = None,
-                guidance: Tensor | None = None, watch: Watch | None = None) -> Tensor:
+                guidance: Tensor | None = None, watch: Watch | None = None, singles: int | None = 0) -> Tensor:
         """Velocity B x N x in_channels of packed latent tokens `img` (B x N x in_channels, N = h * w of `grid`).
 
         txt: B x T x context_in_dim; timesteps in 0..1, one a picture; y: pooled text B x vec_in_dim, None for zeros.
+        singles: in how many single-stream blocks `watch` is called, None for all.
         """
         vec = self.time_in(timestep_embedding(timesteps).to(img.dtype))
         if self.config.guidance_embed:
@@ -209,8 +215,8 @@ class Flux(nn.Module):
         for block in self.double_blocks:
             img, txt = block(img, txt, vec, pe, watch)
         x = torch.cat((txt, img), dim=1)
-        for block in self.single_blocks:
-            x = block(x, vec, pe)
+        for i, block in enumerate(self.single_blocks):
+            x = block(x, vec, pe, txt.shape[1], watch if singles is None or i < singles else None)
         return self.final_layer(x[:, txt.shape[1]:], vec)
 
 

@@ -52,15 +52,21 @@ class TinyFlux:
         tokens = self.tokenizer(phrase)
         return self.text(pad([tokens]))[0, :len(tokens)]
 
-    def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str):
+    def layers(self, blocks: str = "auto") -> int:
+        """How many layers are recorded; blocks: see core.families.Defaults.singles_of."""
+        return len(comfyui.blocks(self.flux, self.defaults.singles_of(blocks)))
+
+    def _begin(self, concepts: str, contrast: str, schedule, image_size, token: str, blocks: str):
         inputs = ConceptInputs.encoded(concepts, contrast, self.encode_phrase, token)
-        recorder = Recorder(inputs.concepts, inputs.contrast, comfyui.NAME, self.defaults, schedule, len(self.flux.double_blocks),
-                            image_size)
+        depth = self.layers(blocks)
+        singles = depth - len(self.flux.double_blocks)
+        recorder = Recorder(inputs.concepts, inputs.contrast, comfyui.NAME, self.defaults, schedule, depth, image_size, singles=singles)
         return inputs.vectors, recorder
 
     def _watched(self, img, grid, txt, t, vectors, recorder, cross_attention=False, self_attention=True, linear=False) -> Tensor:
-        stream = ConceptStream(comfyui, self.flux, vectors, t, None, cross_attention, self_attention, linear)
-        velocity = self.flux(img, txt, t, grid, watch=stream.watch)
+        singles = recorder.about["singles"]
+        stream = ConceptStream(comfyui, self.flux, vectors, t, None, cross_attention, self_attention, linear, singles)
+        velocity = self.flux(img, txt, t, grid, watch=stream.watch, singles=singles)
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity
 
@@ -82,9 +88,9 @@ class TinyFlux:
     @torch.no_grad()
     def generate(self, prompt: str, concepts: str, contrast: str = CONTRAST, seed: int = 0,
                  size: tuple[int, int] = (256, 256), steps: int = STEPS, cfg: float = CFG, token: str = "mean",
-                 progress: Progress = iter) -> tuple[Tensor, Recording]:
-        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps."""
-        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, token)
+                 progress: Progress = iter, blocks: str = "auto") -> tuple[Tensor, Recording]:
+        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps. blocks: see layers."""
+        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, token, blocks)
         watched = partial(self._watched, vectors=vectors, recorder=recorder)
         picture = self._sample(watched, [prompt], [seed], size, steps, cfg, progress)
         return picture, recorder.finish()["output"]
@@ -98,20 +104,21 @@ class TinyFlux:
     @torch.no_grad()
     def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seed: int = 0, token: str = "mean",
-               cross_attention: bool = False, self_attention: bool = True) -> dict[str, Recording]:
+               cross_attention: bool = False, self_attention: bool = True, blocks: str = "auto") -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1 (sides multiples of 16): one forward
         pass at `noise_level` (0 to 1, the model's own if not given), with captions or empty prompts."""
         return self.record_latents(encode(self.codec, images), concepts, contrast, captions, noise_level, seed, token,
-                                   cross_attention, self_attention)
+                                   cross_attention, self_attention, blocks=blocks)
 
     @torch.no_grad()
     def record_latents(self, latents: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                        noise_level: float | None = None, seed: int = 0, token: str = "mean",
-                       cross_attention: bool = False, self_attention: bool = True, linear: bool = False) -> dict[str, Recording]:
+                       cross_attention: bool = False, self_attention: bool = True, linear: bool = False,
+                       blocks: str = "auto") -> dict[str, Recording]:
         """The same for pictures that are encoded already: model latents B x 16 x h x w, even sides. linear: see core.stream."""
         level = self.noise_level if noise_level is None else noise_level
         size = tuple(side * 8 for side in latents.shape[-2:])
-        vectors, recorder = self._begin(concepts, contrast, [level, 0.0], size, token)
+        vectors, recorder = self._begin(concepts, contrast, [level, 0.0], size, token, blocks)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
         img, grid = pack((1 - level) * latents + level * noise)
         txt = self.encode_prompts(captions or [""] * len(latents))

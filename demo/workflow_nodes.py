@@ -85,9 +85,10 @@ KINDS = {
     # this pack's
     "ConceptSaliencyDemoModel": _kind("", "model clip vae", 0, 340, "ours"),
     "ConceptAttentionApply": _kind("model clip", "model recordings:CONCEPT_RECORDINGS", 90, 380, "ours", **_WORDS, start_percent=0.0,
-                                   end_percent=1.0, **_METHOD),
+                                   end_percent=1.0, **_METHOD, blocks="auto"),
     "ConceptAttentionImage": _kind("model clip vae image latent conditioning", "recordings:CONCEPT_RECORDINGS", 90, 380, "ours", **_WORDS,
-                                   noise_level=0.5, samples=1, seed=0, control_after_generate="fixed", **_METHOD, megapixels=1.0),
+                                   noise_level=0.5, samples=1, seed=0, control_after_generate="fixed", **_METHOD, megapixels=1.0,
+                                   blocks="auto"),
     "ConceptSaliency": _kind("recordings:CONCEPT_RECORDINGS samples:LATENT image",
                              "saliency:CONCEPT_SALIENCY heatmaps:IMAGE masks:MASK", 380, 380, "ours", layers="auto", start_percent=0.0,
                              end_percent=1.0, space="output", temperature=0.0),

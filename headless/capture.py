@@ -1,6 +1,6 @@
 """Looking on while a diffusers pipeline samples: everything that is put on a transformer, and taken off again.
 
-Only forward hooks are used. They see what the attention of each double-stream block is given and what it makes,
+Only forward hooks are used. They see what the attention of each watched block is given and what it makes,
 whatever processor, backend, quantisation or LoRA is at work between them, and change nothing.
 Source: diffusers/models/transformers/transformer_flux.py and transformer_flux2.py.
 """
@@ -30,16 +30,19 @@ from .runs import Recordings, Run
 @contextmanager
 def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str], *,
             encode: DiffusionPipeline | Encode | None = None, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
-            token: str = "mean", cross_attention: bool = False, start: float = 0.0, end: float = 1.0) -> Iterator[Recordings]:
+            token: str = "mean", cross_attention: bool = False, start: float = 0.0, end: float = 1.0,
+            blocks: str = "auto") -> Iterator[Recordings]:
     """Record where a model sees concepts in every picture it makes within the `with` block; the pictures stay the same.
 
     model: a pipeline of any kind with a model of one of the families, or its transformer; then `encode` is needed. concepts:
     separated by commas, or a list of them; `dog|puppy` are synonyms. encode: whose text encoder is used, or a function that turns
     a phrase into the text vectors of its own tokens, T x D. contrast: rivals that are not shown. token: "mean" or
     "first" of a phrase's tokens. cross_attention: record this space, too: `recordings.in_space("cross-attention")`.
-    start, end: shares of the run, 0 to 1, between which is recorded. Every run takes at most 1 GB of memory. Calls from
+    start, end: shares of the run, 0 to 1, between which is recorded. blocks: "double", "double and first single" or "all", how far
+    concepts go in Flux: through the double-stream blocks alone, which is the paper's choice and "auto", or on through single-stream
+    ones, whose layers are numbered after them. Every run takes at most 1 GB of memory. Calls from
     several threads are runs of their own, in the order in which they began. A compiled transformer is looked into in a
-    pass of its own before each call that is recorded, which takes the time of one up to its last double-stream block.
+    pass of its own before each call that is recorded, which takes the time of one up to the last block looked at.
 
     Raises ValueError for a model that cannot be looked into, and for concepts that cannot be used.
     """
@@ -49,7 +52,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
         raise ValueError("A transformer alone cannot encode concepts. Give the pipeline in its place, or encode=pipe.")
     if not 0 <= start <= end <= 1:
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
-    words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention)
+    words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention, blocks=blocks)
     watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
                     called=getattr(model, "transformer", model))
     try:
@@ -87,7 +90,7 @@ class Capture:
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
         self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
         self.transformer, self.inputs, self.scheduler, self.family = transformer, inputs, scheduler, family_of(transformer)
-        self.window, self.image_size = window, image_size
+        self.window, self.image_size, self.singles = window, image_size, self.family.DEFAULTS.singles_of(inputs.blocks)
         self.recordings = Recordings()
         self.handles: list[RemovableHandle | compiled.CallsOf] = []
         self.hooks: dict[int, BlockHooks] = {}  # by thread, at the call that goes on
@@ -139,7 +142,8 @@ class Capture:
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1], done)
+                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1],
+                                       self.singles, done)
                     self.hooks[threading.get_ident()] = hooks
             if self.image_size is None and threading.get_ident() in self.hooks and compiled.anywhere(self.outer):
                 self._look_apart(args, kwargs)
@@ -190,9 +194,11 @@ class Capture:
         size, thread = (len(tokens), *grid), threading.get_ident()
         run = self.runs.get(thread)
         if run is None or not run.includes(self.scheduler, level, size, tokens):
+            depth = len(self.family.blocks(self.transformer, self.singles))
             recorder = functools.partial(
                 Recorder, self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
-                depth=len(self.family.blocks(self.transformer)), image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
+                depth=depth, singles=depth - len(self.family.blocks(self.transformer)),
+                image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
             self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
             self.recordings.runs.append(run)
         return run, run.exact(level)

@@ -2,7 +2,7 @@
 
 Compiled code keeps the hooks that it was compiled with, and code with hooks in it would draw another picture in the last
 bits. So nothing is put into it: a call that is to be recorded is preceded by one of our own, not compiled, up to the last
-double-stream block. The picture is what the compiled code makes of it.
+block looked at. The picture is what the compiled code makes of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is seen in one call of the transformer: every double-stream block's image keys, values and attention output."""
+"""What is seen in one call of the transformer: every watched block's image keys, values and attention output."""
 
 from __future__ import annotations
 
@@ -15,31 +15,36 @@ from ..core.stream import ConceptStream, rotate
 
 
 class BlockHooks:
-    """Forward hooks on the attention of all blocks of a transformer, for one call of it, by the thread that puts them on.
+    """Forward hooks on the attention of the blocks of a transformer, for one call of it, by the thread that puts them on.
 
     family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the
-    picture's own; they stand first. done: called within the last block's attention, when all blocks have been seen, with
-    their scores by space: L x B x C x N.
+    picture's own; they stand first, in single-stream blocks after the text. singles: how many of these are looked at, None
+    for all. done: called within the last block's attention, when all blocks have been seen, with their scores by space:
+    L x B x C x N.
     """
 
     def __init__(self, family, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
-                 done: Callable[[dict[str, Tensor]], None]):
+                 singles: int | None, done: Callable[[dict[str, Tensor]], None]):
         self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
-        self.timesteps, self.guidance = timesteps, guidance
+        self.timesteps, self.guidance, self.singles = timesteps, guidance, singles
+        self.text = self.first = 0  # tokens of the text, and how many stand before the picture's in the block that goes on
         self.stream: ConceptStream | None = None
         self.complete = False
         self.pe: Tensor | None = None  # of the picture's own tokens
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
         self.values: Tensor | None = None
         self.handles: list[RemovableHandle] = []
-        for block in family.blocks(transformer):
+        self.looking = False  # layers that text and image share are called for the concepts
+        for block in family.blocks(transformer, singles):
             attn = block.attn
-            enter, keys, values, leave = map(_in_this_thread, (self.enter, functools.partial(self.see_keys, attn), self.see_values,
-                                                               functools.partial(self.leave, block)))
+            makes_values, takes_output = family.hooked(attn)
+            enter, keys, values, leave, end = map(self._hook, (
+                self.enter, functools.partial(self.see_keys, attn), self.see_values, functools.partial(self.leave, block),
+                functools.partial(self.end, block)))
             self.handles += [attn.register_forward_pre_hook(enter, with_kwargs=True),
                              attn.norm_k.register_forward_hook(keys),
-                             (attn.to_qkv if attn.fused_projections else attn.to_v).register_forward_hook(values),
-                             attn.to_out[0].register_forward_pre_hook(leave)]
+                             makes_values.register_forward_hook(values),
+                             attn.register_forward_hook(end) if takes_output is None else takes_output.register_forward_pre_hook(leave)]
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -50,11 +55,14 @@ class BlockHooks:
     def enter(self, attn: nn.Module, args: tuple, kwargs: dict) -> None:
         """A block's attention begins. The concepts begin with the first, for only then are offloaded weights in their place."""
         self.keys = self.values = None
-        if self.stream is None:
-            like, first = kwargs["hidden_states"], kwargs["encoder_hidden_states"].shape[1]
+        text = kwargs.get("encoder_hidden_states")
+        self.first = self.text if text is None else 0  # single-stream blocks have one sequence of both
+        if self.stream is None and text is not None:
+            like, first = kwargs["hidden_states"], text.shape[1]
+            self.text = first
             guidance = None if self.guidance is None else self.guidance.to(like.device)
             self.stream = ConceptStream(self.family, self.transformer, self.inputs.vectors.to(like), self.timesteps.to(like.device),
-                                        guidance, self.inputs.cross_attention, self.inputs.self_attention, self.inputs.linear)
+                                        guidance, self.inputs.cross_attention, self.inputs.self_attention, self.inputs.linear, self.singles)
             rope = kwargs.get("image_rotary_emb")
             if rope is not None:
                 pe = self.family.rotations(*rope)
@@ -67,29 +75,38 @@ class BlockHooks:
         self.keys = self.family.keys(keys, attn.heads)
 
     def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
-        """Values B x N x D, or queries, keys and values B x N x 3D."""
+        """Values B x N x D, or queries, keys, values and what may follow them, B x N x 3D or more."""
         self.values = values
 
     @torch.no_grad()
     def leave(self, block: nn.Module, projection: nn.Module, args: tuple) -> None:
-        """The attention has been computed: its output B x N x D, before the projection of the image's part."""
-        out, heads = args[0], block.attn.heads
-        if self.keys is None or self.values is None or self.keys.shape[:3] != (len(out), heads, out.shape[1]):
+        """The attention has been computed: its output B x N x D, before the projection, and what may follow it."""
+        self.end(block, block.attn, (), args[0])
+
+    @torch.no_grad()
+    def end(self, block: nn.Module, attn: nn.Module, args: tuple, out: Tensor) -> None:
+        """The same where nothing is projected."""
+        if self.stream is None or self.keys is None or self.values is None or \
+                self.keys.shape[:3] != (len(out), attn.heads, out.shape[1]):
             return
-        keys = rotate(self.keys[:, :, :self.own], self.pe)
-        values = self.values[:, :self.own, -out.shape[-1]:].unflatten(-1, (heads, -1)).transpose(1, 2)
-        self.stream.watch(block, keys, values, out[:, :self.own], self.pe)
+        own, width = slice(self.first, self.first + self.own), attn.heads * self.keys.shape[-1]
+        keys = rotate(self.keys[:, :, own], self.pe)
+        values = self.values[:, own].split(width, dim=-1)[0 if self.values.shape[-1] == width else 2]
+        self.looking = True
+        try:
+            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[:, own, :width], self.pe)
+        finally:
+            self.looking = False
         if self.stream.complete:
             self.complete = True
             self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
 
+    def _hook(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """A hook that passes by what other threads do with the same module, and what these hooks do with it themselves."""
+        thread = threading.get_ident()
 
-def _in_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook that passes by what other threads do with the same module."""
-    thread = threading.get_ident()
+        def run(*seen) -> None:
+            if threading.get_ident() == thread and not self.looking:
+                hook(*seen)
 
-    def run(*seen) -> None:
-        if threading.get_ident() == thread:
-            hook(*seen)
-
-    return run
+        return run

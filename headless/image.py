@@ -27,13 +27,15 @@ _ROUNDING = 0.01  # what half precision and an enlargement may add
 def saliency_of_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts: str | Sequence[str], *,
                       layers: str = "auto", temperature: float = 0.0, contrast: str | Sequence[str] = DEFAULT_CONTRAST,
                       prompt: str = "", noise_level: float = 0.5, samples: int = 1, seed: int = 0, token: str = "mean",
-                      guidance_scale: float = 3.5, megapixels: float = 1.0, progress: Progress = iter) -> Saliency:
+                      guidance_scale: float = 3.5, megapixels: float = 1.0, progress: Progress = iter,
+                      blocks: str = "auto") -> Saliency:
     """Saliency maps of existing pictures.
 
     layers, temperature: see core.saliency.saliency. All other arguments, and what is raised: see record_image.
     """
     recordings = record_image(pipe, image, concepts, contrast=contrast, prompt=prompt, noise_level=noise_level, samples=samples,
-                              seed=seed, token=token, guidance_scale=guidance_scale, megapixels=megapixels, progress=progress)
+                              seed=seed, token=token, guidance_scale=guidance_scale, megapixels=megapixels, progress=progress,
+                              blocks=blocks)
     return recordings["output"].saliency(layers, temperature=temperature)
 
 
@@ -42,7 +44,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
                  contrast: str | Sequence[str] = DEFAULT_CONTRAST, prompt: str = "", noise_level: float = 0.5,
                  samples: int = 1, seed: int = 0, token: str = "mean", cross_attention: bool = False,
                  self_attention: bool = True, linear: bool = False, pooled_prompt: bool = True, guidance_scale: float = 3.5,
-                 megapixels: float = 1.0, progress: Progress = iter) -> dict[str, Seen]:
+                 megapixels: float = 1.0, progress: Progress = iter, blocks: str = "auto") -> dict[str, Seen]:
     """Recordings, by space, of existing pictures: mixed with noise, through one forward pass a sample.
 
     The pass stops in the last block that is watched. pipe: a pipeline of any kind. image: a PIL picture, which is turned
@@ -51,7 +53,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     concepts see one another (the paper's ablation). linear: see core.stream.linear_shares. pooled_prompt: whether the prompt's
     pooled vector modulates image and text; the paper's evaluation gives zeros. guidance_scale: for models that were distilled.
     megapixels: larger pictures are shown to the model reduced to about that size, 0 for as they are; maps have the picture's
-    own size all the same. progress: wraps the blocks that are run, as tqdm does.
+    own size all the same. progress: wraps the blocks that are run, as tqdm does. blocks: see capture.
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer, family = transformer_of(pipe), family_of(transformer_of(pipe))
@@ -63,10 +65,10 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
                          "expected a level of 0 to 1 and at least one sample")
     given = as_tensor(image)
     shown = pictures.resized(given, pictures.model_size(*given.shape[-2:], megapixels))
-    words = replace(concept_inputs(pipe, concepts, contrast, token, cross_attention, self_attention), linear=linear)
+    words = replace(concept_inputs(pipe, concepts, contrast, token, cross_attention, self_attention, blocks), linear=linear)
     latents = family.encode(pipe, padded(shown))
     arguments = family.reading(plain(pipe), latents, prompt, guidance_scale, pooled_prompt)
-    found, ticks = [], iter(progress(range(samples * len(family.blocks(transformer)))))
+    found, ticks = [], iter(progress(range(samples * len(family.blocks(transformer, family.DEFAULTS.singles_of(blocks))))))
     try:
         for number in range(seed, seed + samples):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
@@ -86,7 +88,7 @@ def one_pass(transformer, inputs: ConceptInputs, image_size: tuple[int, int], ca
         next(ticks, None)
 
     watch = Capture(transformer, inputs, image_size=image_size)
-    handles = [block.register_forward_pre_hook(tick) for block in watch.family.blocks(transformer)]
+    handles = [block.register_forward_pre_hook(tick) for block in watch.family.blocks(transformer, watch.singles)]
     try:
         watch.attach()
         with compiled.eagerly(transformer):  # too little is run to be worth compiling

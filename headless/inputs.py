@@ -15,15 +15,18 @@ Encode = Callable[[str], Tensor]
 
 
 def concept_inputs(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
-          cross_attention: bool, self_attention: bool = True) -> ConceptInputs:
-    """Parse and encode. self_attention: see core.stream.attend. Raises ValueError for concepts or an encoder that cannot be used."""
+          cross_attention: bool, self_attention: bool = True, blocks: str = "auto") -> ConceptInputs:
+    """Parse and encode. self_attention: see core.stream.attend. blocks: see core.families.Defaults.singles_of.
+
+    Raises ValueError for concepts or an encoder that cannot be used.
+    """
     if isinstance(encode, DiffusionPipeline):
         encode = phrase_encoder(encode)
     elif not callable(encode):
         raise ValueError(f"encode is {encode!r}, expected a Flux pipeline, or a function that turns a phrase into its tokens' "
                          "vectors T x D. Give encode=pipe.")
     with torch.no_grad():
-        return ConceptInputs.encoded(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention)
+        return ConceptInputs.encoded(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention, blocks)
 
 
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:

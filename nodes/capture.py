@@ -62,6 +62,7 @@ class Capture:
     def __init__(self, family, inputs: ConceptInputs, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
                  image_size: tuple[int, int] | None = None):
         self.family, self.inputs, self.defaults, self.window, self.runs = family, inputs, defaults, window, runs
+        self.singles = defaults.singles_of(inputs.blocks)
         self.image_size = image_size
         self.run: ActiveRun | None = None
         self.order: tuple[str, ...] = ()  # of what the transformer is called with
@@ -85,10 +86,12 @@ class Capture:
         guider = executor.class_obj
         compiled.check(guider.model_options)
         transformer = compiled.original(guider.model_patcher.get_model_object("diffusion_model"))
-        depth, self.order = len(self.family.blocks(transformer)), tuple(inspect.signature(type(transformer).forward).parameters)[1:]
+        depth = len(self.family.blocks(transformer, self.singles))
+        self.order = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
         latent_pixels = self.family.PIXELS // self.family.PATCH
         recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
-                            self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS)
+                            self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS,
+                            singles=depth - len(self.family.blocks(transformer)))
         outer, self.run = self.run, ActiveRun(recorder, self.inputs.vectors, tuple(noise.shape), guider)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -125,18 +128,21 @@ class Capture:
             compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
             tokens = math.prod(math.ceil(side / self.family.PATCH) for side in given["x"].shape[-2:])
             replace = options.get("patches_replace", {})
-            dit = dict(replace.get("dit", {}))
-            for index, name in enumerate(self.family.blocks(executor.class_obj)):
-                dit[name] = self.watched(index, dit.get(name), tokens)
+            dit, seen = dict(replace.get("dit", {})), {}
+            for index, name in enumerate(self.family.blocks(executor.class_obj, self.singles)):
+                dit[name] = self.watched(index, dit.get(name), tokens, seen)
             given["transformer_options"] = {**options, "patches_replace": {**replace, "dit": dit}}
         return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
 
-    def watched(self, index: int, before, image_tokens: int):
-        """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention."""
+    def watched(self, index: int, before, image_tokens: int, seen: dict):
+        """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention.
+
+        seen: what the family's blocks leave for one another during the call.
+        """
 
         def run(args: dict, extra: dict) -> dict:
             options = args.get("transformer_options") or {}
-            place = index, *self.family.picture(args, image_tokens)
+            place = index, *self.family.picture(args, image_tokens, seen)
             attention = functools.partial(self.attention, place, options.get("optimized_attention_override"))
             args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
             return before(args, extra) if before is not None else extra["original_block"](args)
@@ -165,10 +171,10 @@ class Capture:
         call = self.current()
         if call is not None:
             rows = call.rows
-            call.blocks = list(self.family.blocks(call.transformer).values())
+            call.blocks = list(self.family.blocks(call.transformer, self.singles).values())
             with compiled.unrecorded():
                 call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
-                                            None if guidance is None else guidance[rows], self.inputs.cross_attention)
+                                            None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
             call.keep()
 
     def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:

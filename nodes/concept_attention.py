@@ -25,6 +25,7 @@ class ConceptAttentionApply(io.ComfyNode):
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
                                tooltip="When recording ends, as a share of sampling.", **rarely_used(io.Float.Input)),
                 *inputs.method_inputs(),
+                inputs.blocks_input(),
             ],
             # 0.3.64 wants ids that differ from every input's
             outputs=[io.Model.Output("patched_model", display_name="model"), ConceptRecordings.Output("recordings")],
@@ -32,9 +33,10 @@ class ConceptAttentionApply(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, concepts, contrast, start_percent, end_percent, token, cross_attention) -> io.NodeOutput:
+    def execute(cls, model, clip, concepts, contrast, start_percent, end_percent, token, cross_attention, blocks="auto") -> io.NodeOutput:
         if start_percent > end_percent:
             raise ValueError(f"start_percent is {start_percent:g} and end_percent is {end_percent:g}; the start must come first.")
         family, runs = host.family_of(model), ConceptRuns()
-        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention)
+        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention,
+                                       blocks=blocks)
         return io.NodeOutput(host.patch(model, family, wanted, (start_percent, end_percent), runs), runs)

@@ -37,6 +37,7 @@ class ConceptAttentionImage(io.ComfyNode):
                 io.Latent.Input("latent", optional=True, tooltip="In place of vae and image: pictures that are encoded already."),
                 io.Conditioning.Input("conditioning", optional=True,
                                       tooltip="A prompt that describes the picture; empty if not connected."),
+                inputs.blocks_input(),
             ],
             outputs=[ConceptRecordings.Output("recordings")],
             **found_by(*MAPS, *MASKS),
@@ -44,10 +45,11 @@ class ConceptAttentionImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, concepts, contrast, noise_level, samples, seed, token, cross_attention, megapixels=1.0, vae=None,
-                image=None, latent=None, conditioning=None) -> io.NodeOutput:
+                image=None, latent=None, conditioning=None, blocks="auto") -> io.NodeOutput:
         family, runs = host.family_of(model), ConceptRuns()
         encoded, seen_size = encode(vae, image, megapixels, family) if latent is None else from_latent(model, latent, vae, image, family)
-        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention)
+        wanted = ConceptInputs.encoded(concepts, contrast, host.phrase_encoder(clip, family), token, cross_attention,
+                                       blocks=blocks)
         if conditioning is None:
             conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         run = host.record_image(model, family, wanted, encoded, seen_size, conditioning, noise_level,

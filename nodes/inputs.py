@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..core.concepts import DEFAULT_CONTRAST
-from ..core.families import FAMILIES
+from ..core.families import BLOCKS, FAMILIES
 from .types import rarely_used
 
 _MODELS = ", ".join(family.TITLE for family in FAMILIES.values())
@@ -29,3 +29,12 @@ def method_inputs() -> list[io.Input]:
             io.Boolean.Input("cross_attention", default=False,
                              tooltip="Also record the cross-attention space, the weaker baseline, for comparison.",
                              **rarely_used(io.Boolean.Input))]
+
+
+def blocks_input() -> io.Input:
+    """Optional, so that workflows saved before it was there stay valid."""
+    return io.Combo.Input("blocks", options=["auto", *BLOCKS], default="auto", optional=True,
+                          tooltip="How far the concepts ride along in Flux and Chroma: through the double-stream blocks alone (the paper's "
+                                  "choice), on through the first single-stream block, or through all of them. 'auto' is the model's own "
+                                  "choice. Single-stream blocks are numbered after the double-stream ones.",
+                          **rarely_used(io.Combo.Input))

@@ -220,9 +220,9 @@ def apply(flux, clip):
     from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 
     def run(concepts="cat, dog", contrast="sky", model=None, clip=clip, start_percent=0.0, end_percent=1.0, token="mean",
-            cross_attention=False):
+            cross_attention=False, blocks="auto"):
         return ConceptAttentionApply.execute(model or flux.patcher, clip, concepts, contrast, start_percent, end_percent, token,
-                                             cross_attention).result
+                                             cross_attention, blocks).result
 
     return run
 

@@ -16,18 +16,18 @@ from concept_saliency.nodes import capture
 
 
 def check(apply, model, sample, prompts, concepts="cat, dog", patched=lambda model: model, exactly=None, notes="",
-          ours=0, compare=True):
+          ours=0, compare=True, blocks="auto"):
     """Samples with and without the pack and compares; returns the newest recording, None if there is none.
 
     sample: MODEL -> latent or list of them. prompts: the positive CONDITIONING. patched: what stands in the chain
     after Concept Attention. exactly: scores that must come out bit by bit. notes: what the run must say. ours: Concept
     Attention nodes that stand on the model already.
-    compare: whether the second way knows what else is in the chain.
+    compare: whether the second way knows what else is in the chain. blocks: how far the concepts go.
     """
     plain = sample(patched(model))
     oracle = Oracle(prompts)
-    mine, runs = apply(concepts, model=oracle.attached(model) if compare else model)
-    oracle.vectors = of(mine).inputs.vectors
+    mine, runs = apply(concepts, model=oracle.attached(model) if compare else model, blocks=blocks)
+    oracle.vectors, oracle.singles = of(mine).inputs.vectors, of(mine).singles
     sampled = sample(patched(mine))
     for a, b in zip(as_list(plain), as_list(sampled), strict=True):
         assert torch.equal(a, b), f"the picture has changed by up to {(a - b).abs().max():.2e}"
@@ -52,7 +52,7 @@ class Oracle:
 
     def __init__(self, prompts):
         self.texts = [text for text, _ in prompts]
-        self.vectors = None
+        self.vectors, self.singles = None, 0
         self.seen: dict[tuple[float, int, int], torch.Tensor] = {}  # sigma, prompt, picture -> L x C x N
 
     def attached(self, model):
@@ -94,9 +94,9 @@ class Oracle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(comfy.ldm.flux.math, "optimized_attention", spy)
             transformer.forward(*inputs, transformer_options=options, **more)
-        stream = ConceptStream(comfyui, transformer, self.vectors.to(context), timestep, guidance)
+        stream = ConceptStream(comfyui, transformer, self.vectors.to(context), timestep, guidance, singles=self.singles)
         first, count = context.shape[1], -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
-        for block, (k, v, out) in zip(transformer.double_blocks, looks):
+        for block, (k, v, out) in zip(comfyui.blocks(transformer, self.singles).values(), looks):
             image = slice(k.shape[2] - (out.shape[1] - first), None)
             stream.watch(block, k[:, :, image][:, :, :count], v[:, :, image][:, :, :count], out[:, first:first + count], None)
         return torch.cat(stream.scores["output"])

@@ -30,8 +30,8 @@ class DoubleStream:
     gated: bool = False
     distilled: bool = False
 
-    def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=()):
-        """Scores by space, L x C x N, of one picture.
+    def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=(), singles=0):
+        """Scores by space, L x C x N, of one picture, of the double-stream blocks and `singles` single-stream blocks after them.
 
         weights: in Black Forest Labs' naming. pooled: for models that take it. latent: channels x h x w; references: the same.
         text: T x D_text. concepts: C x D_text.
@@ -67,7 +67,9 @@ class DoubleStream:
             for i in range(sum(name.startswith(f"{net}.norms.") for name in w)):
                 normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{net}.norms.{i}.scale"]
                 x = x + linear(f"{net}.layers.{i}.out_layer", silu(linear(f"{net}.layers.{i}.in_layer", normed)))
-            made = linear(f"{net}.out_proj", x)[3 * config["depth_single_blocks"]:].split(6)  # img of all blocks, then txt of all blocks
+            made = linear(f"{net}.out_proj", x)
+            made_single = made[:3 * config["depth_single_blocks"]].split(3)
+            made = made[3 * config["depth_single_blocks"]:].split(6)  # img of all blocks, then txt of all blocks
 
         axes, pictures = config["axes_dim"], [latent, *(reference.double() for reference in references)]
         own = self.tokens(latent).shape[0]
@@ -92,37 +94,54 @@ class DoubleStream:
         may_see[is_concept, counts[0]:sum(counts[:2]) + own] = True
 
         found = {"output": [], "cross-attention": []}
-        for i in range(config["depth"]):
-            name, heads = f"double_blocks.{i}", config["num_heads"]
-            q, k, v, mods = [], [], [], []
-            for kind, x, vec in zip(("txt", "txt", "img"), streams, (prompt_vec, concept_vec, prompt_vec)):
-                mod = f"double_stream_modulation_{kind}.lin" if self.global_modulation else f"{name}.{kind}_mod.lin"
-                parts = made[i + config["depth"] * (kind == "txt")] if self.distilled else linear(mod, silu(vec)).chunk(6)
-                shift1, scale1, *rest = parts
-                mods.append(rest)
-                qkv = linear(f"{name}.{kind}_attn.qkv", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1)
-                parts = [part.unflatten(-1, (heads, -1)) for part in qkv.chunk(3, dim=-1)]
-                for part, into, norm in zip(parts, (q, k), ("query", "key")):
-                    rms = (part.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-                    into.append(part / rms * w[f"{name}.{kind}_attn.norm.{norm}_norm.scale"])
-                v.append(parts[2])
-            found["cross-attention"].append(torch.einsum("chd,nhd->cn", q[1], k[2][:own]))
-            q, k = (torch.view_as_complex(torch.cat(x).unflatten(-1, (-1, 2))) * turn[:, None] for x in (q, k))
+        own_keys = slice(sum(counts[:2]), sum(counts[:2]) + own)
+
+        def split(qkv, name):
+            """Queries and keys, normalised, and values: T x heads x d."""
+            q, k, v = (part.unflatten(-1, (config["num_heads"], -1)) for part in qkv.chunk(3, dim=-1))
+            q, k = (part / (part.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.{norm}_norm.scale"]
+                    for part, norm in ((q, "query"), (k, "key")))
+            return q, k, v
+
+        def attention(q, k, v):
+            """Of all tokens; writes down the scores."""
+            found["cross-attention"].append(torch.einsum("chd,nhd->cn", q[is_concept], k[own_keys]))
+            q, k = (torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * turn[:, None] for x in (q, k))
             q, k = (torch.view_as_real(x).flatten(-2) for x in (q, k))
             logits = torch.einsum("qhd,khd->hqk", q, k) / q.shape[-1] ** 0.5
             seen = logits.masked_fill(~may_see, -torch.inf).softmax(-1)
-            outs = torch.einsum("hqk,khd->qhd", seen, torch.cat(v)).flatten(1).split(counts)
-            found["output"].append(outs[1] @ outs[2][:own].T)
+            out = torch.einsum("hqk,khd->qhd", seen, v).flatten(1)
+            found["output"].append(out[is_concept] @ out[own_keys].T)
+            return out
+
+        def activated(hidden):
+            return silu(hidden.chunk(2, -1)[0]) * hidden.chunk(2, -1)[1] if self.gated else gelu(hidden, approximate="tanh")
+
+        for i in range(config["depth"]):
+            name, parts, mods = f"double_blocks.{i}", [], []
+            for kind, x, vec in zip(("txt", "txt", "img"), streams, (prompt_vec, concept_vec, prompt_vec)):
+                mod = f"double_stream_modulation_{kind}.lin" if self.global_modulation else f"{name}.{kind}_mod.lin"
+                shift1, scale1, *rest = made[i + config["depth"] * (kind == "txt")] if self.distilled else linear(mod, silu(vec)).chunk(6)
+                mods.append(rest)
+                qkv = linear(f"{name}.{kind}_attn.qkv", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1)
+                parts.append(split(qkv, f"{name}.{kind}_attn.norm"))
+            outs = attention(*map(torch.cat, zip(*parts))).split(counts)
             after = []
             for kind, x, out, (gate1, shift2, scale2, gate2) in zip(("txt", "txt", "img"), streams, outs, mods):
                 x = x + gate1 * linear(f"{name}.{kind}_attn.proj", out)
                 hidden = linear(f"{name}.{kind}_mlp.0", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2)
-                if self.gated:
-                    hidden = silu(hidden.chunk(2, -1)[0]) * hidden.chunk(2, -1)[1]
-                else:
-                    hidden = gelu(hidden, approximate="tanh")
-                after.append(x + gate2 * linear(f"{name}.{kind}_mlp.2", hidden))
+                after.append(x + gate2 * linear(f"{name}.{kind}_mlp.2", activated(hidden)))
             streams = after
+        x = torch.cat(streams)
+        for i in range(singles):
+            name = f"single_blocks.{i}"
+            mod = "single_stream_modulation.lin" if self.global_modulation else f"{name}.modulation.lin"
+            made_rows = [made_single[i] if self.distilled else linear(mod, silu(vec)).unflatten(0, (3, -1))
+                         for vec in (prompt_vec, concept_vec)]
+            shift, scale, gate = torch.where(is_concept[:, None], made_rows[1][:, None], made_rows[0][:, None])
+            both = linear(f"{name}.linear1", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+            out = attention(*split(both[:, :3 * x.shape[1]], f"{name}.norm"))
+            x = x + gate * linear(f"{name}.linear2", torch.cat((out, activated(both[:, 3 * x.shape[1]:])), dim=1))
         return {space: torch.stack(scores) for space, scores in found.items()}
 
     def tokens(self, latent):

@@ -75,9 +75,9 @@ def clip(case, small):
     return Clip(small.width, key=case.text_key)
 
 
-def patched(model, clip, concepts="cat, dog", contrast="sky", token="mean"):
+def patched(model, clip, concepts="cat, dog", contrast="sky", token="mean", blocks="auto"):
     """MODEL, runs: both spaces are recorded, all the time."""
-    return ConceptAttentionApply.execute(model, clip, concepts, contrast, 0.0, 1.0, token, True).result
+    return ConceptAttentionApply.execute(model, clip, concepts, contrast, 0.0, 1.0, token, True, blocks).result
 
 
 def newest(runs, space="output"):
@@ -150,12 +150,12 @@ class Probe:
                 dict(latent=x[row], text=text, t=given["timestep"][row], guidance=guidance, pooled=pooled,
                      references=[r[row] for r in given.get("ref_latents") or ()]))
 
-    def check(self, case, data, clip, runs, concepts=("cat", "dog", "sky")) -> None:
+    def check(self, case, data, clip, runs, concepts=("cat", "dog", "sky"), **more) -> None:
         """What was recorded is what the reference computes of the same inputs."""
         vectors = torch.stack([clip.encode_from_tokens(clip.tokenize(concept))[0, 0] for concept in concepts])
         for step, sigma in enumerate(newest(runs).sigmas):
             for picture, inputs in enumerate(self.seen[sigma]):
-                expected = case.reference.scores(data.weights(), data.about["config"], concepts=vectors, **inputs)
+                expected = case.reference.scores(data.weights(), data.about["config"], concepts=vectors, **more, **inputs)
                 for space, scores in expected.items():
                     mine = newest(runs, space).scores[step, :, picture].flatten(-2)
                     assert mine.shape == scores.shape
@@ -171,38 +171,50 @@ SAMPLING = {
 }
 
 
+def single(case, data, blocks: str) -> dict[str, int]:
+    """How many single-stream blocks a choice reaches, for references that know any."""
+    count = data.about["config"].get("depth_single_blocks")
+    if count is None and blocks != "auto":
+        pytest.skip("there are no single-stream blocks")
+    return {} if count is None else {"singles": {"double and first single": 1, "all": count}.get(blocks, 0)}
+
+
+@pytest.mark.parametrize("blocks", ["auto", "all"])
 @pytest.mark.parametrize("name", SAMPLING)
 @torch.no_grad()
-def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computation(case, data, small, clip, name):
-    settings = {"size": (6, 4), "steps": 2, **SAMPLING[name]}
+def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computation(case, data, small, clip, name, blocks):
+    settings, more = {"size": (6, 4), "steps": 2, **SAMPLING[name]}, single(case, data, blocks)
     if "references" in settings and not case.references:
         pytest.skip("takes none")
     references = [torch.randn(1, small.channels, *small.frames, *size, generator=torch.Generator().manual_seed(i))
                   for i, size in enumerate(settings.pop("references", ()))]
-    more = dict(reference_latents=references, reference_latents_method="index") if references else {}
-    positive, probe = small.conditioning(1, **more), Probe(small.patcher)
+    seen = dict(reference_latents=references, reference_latents_method="index") if references else {}
+    positive, probe = small.conditioning(1, **seen), Probe(small.patcher)
     plain = small.sample(small.patcher, positive=positive, **settings)
-    model, runs = patched(probe.model, clip)
+    model, runs = patched(probe.model, clip, blocks=blocks)
     assert torch.equal(small.sample(model, positive=positive, **settings), plain)
     recording, patch = newest(runs), case.reference.patch
     assert recording.scores.shape[-2:] == tuple(-(-side // patch) for side in settings["size"])
     assert recording.image_size == tuple(side * 16 // patch for side in settings["size"]) and recording.family == case.family
     assert len(recording.sigmas) == settings["steps"]
-    probe.check(case, data, clip, runs)
+    assert recording.singles == more.get("singles", 0) and recording.depth == recording.scores.shape[1]
+    probe.check(case, data, clip, runs, **more)
     assert not traces(small.patcher)
 
 
+@pytest.mark.parametrize("blocks", ["auto", "double", "double and first single"])
 @torch.no_grad()
-def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip, monkeypatch):
+def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip, monkeypatch, blocks):
+    more = single(case, data, blocks)
     probe, latent = Probe(small.patcher), torch.randn(1, small.channels, 6, 4, generator=torch.Generator().manual_seed(3))
     transformer = small.patcher.model.diffusion_model
     last = getattr(transformer, "norm_out", None) or transformer.final_layer
-    for module in (*getattr(transformer, "single_blocks", ()), last):
-        monkeypatch.setattr(module, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop after the double blocks"))
+    for module in (*getattr(transformer, "single_blocks", ())[more.get("singles", 0):], last):
+        monkeypatch.setattr(module, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop where all had been seen"))
     runs = ConceptAttentionImage.execute(probe.model, clip, "cat, dog", "sky", 0.5, 1, 7, "mean", True, latent={"samples": latent},
-                                         conditioning=small.conditioning(1)).result[0]
-    assert newest(runs).sigmas == (0.5,)
-    probe.check(case, data, clip, runs)
+                                         conditioning=small.conditioning(1), blocks=blocks).result[0]
+    assert newest(runs).sigmas == (0.5,) and newest(runs).singles == more.get("singles", 0)
+    probe.check(case, data, clip, runs, **more)
     monkeypatch.undo()
     assert not traces(small.patcher)
 

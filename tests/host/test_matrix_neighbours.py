@@ -145,10 +145,12 @@ def compiled(model, backend: str):
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", ["before", "after"])
-@pytest.mark.parametrize("name, backend, attention", [
-    ("flux", "eager", "attention_sub_quad"), ("flux", "eager", "attention_pytorch"), ("flux", "inductor", "attention_pytorch"),
-    ("flux2", "inductor", "attention_pytorch"), ("qwen", "inductor", "attention_pytorch")])
-def test_torch_compile(request, apply, monkeypatch, name, backend, attention, place):
+@pytest.mark.parametrize("name, backend, attention, blocks", [
+    ("flux", "eager", "attention_sub_quad", "auto"), ("flux", "eager", "attention_pytorch", "auto"),
+    ("flux", "inductor", "attention_pytorch", "auto"), ("flux2", "inductor", "attention_pytorch", "auto"),
+    ("qwen", "inductor", "attention_pytorch", "auto"), ("flux", "eager", "attention_sub_quad", "all"),
+    ("flux", "inductor", "attention_pytorch", "all"), ("flux2", "inductor", "attention_pytorch", "all")])
+def test_torch_compile(request, apply, monkeypatch, name, backend, attention, blocks, place):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.flux.math
     import comfy.ldm.modules.attention
@@ -159,12 +161,12 @@ def test_torch_compile(request, apply, monkeypatch, name, backend, attention, pl
     torch.compiler.reset()
     model = compiled(flux.patcher, backend) if place == "before" else flux.patcher
     plain_first = flux.sample(compiled(flux.patcher, backend))
-    mine, runs = apply(model=model)
+    mine, runs = apply(model=model, blocks=blocks)
     mine = mine if place == "before" else compiled(mine, backend)
     for steps in (3, 5):  # the code is used again
         assert torch.equal(flux.sample(mine, steps=steps), flux.sample(compiled(flux.patcher, backend), steps=steps))
     assert torch.equal(flux.sample(mine), plain_first)
-    uncompiled, expected = apply(model=flux.patcher)
+    uncompiled, expected = apply(model=flux.patcher, blocks=blocks)
     flux.sample(uncompiled)
     scores, wanted = (r.find(None)[0].recordings["output"].scores for r in (runs, expected))
     assert (scores - wanted).abs().max() <= 1e-4 * wanted.abs().max()

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ...stream import TextStream
+from ...stream import ParallelStream, TextStream
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
@@ -31,17 +31,22 @@ def fits(model: nn.Module) -> bool:
     return model.vector_in is not None and not getattr(params, "global_modulation", False) and not getattr(params, "txt_norm", False)
 
 
-def blocks(model: nn.Module) -> dict[tuple[str, int], nn.Module]:
-    """The double-stream blocks, by the names under which ComfyUI lets them be replaced."""
-    return {("double_block", i): block for i, block in enumerate(model.double_blocks)}
+def blocks(model: nn.Module, singles: int | None = 0) -> dict[tuple[str, int], nn.Module]:
+    """The double-stream blocks, then the first `singles` single-stream ones (None: all), by the names under which ComfyUI lets
+    them be replaced."""
+    double = {("double_block", i): block for i, block in enumerate(model.double_blocks)}
+    return double | {("single_block", i): block for i, block in enumerate(model.single_blocks[:singles])}
 
 
-def picture(args: dict, count: int) -> tuple[Tensor, int, int]:
+def picture(args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
     """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own.
 
-    args: what ComfyUI gives a replacement of the block. The text stands before the picture, reference latents after it.
+    args: what ComfyUI gives a replacement of the block. The text stands before the picture, reference latents after it; in
+    single-stream blocks both are one sequence, and older hosts do not tell there where the text ends.
     """
-    first = args["txt"].shape[1]
+    if "txt" in args:
+        seen["text"] = args["txt"].shape[1]
+    first = seen["text"]
     return args["pe"], first, first + count
 
 
@@ -64,8 +69,11 @@ def embedded(model: nn.Module, timesteps: Tensor, guidance: Tensor | None, dtype
     return vec
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
-    """The text-stream half of a DoubleStreamBlock with its own modulation."""
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+    """The text-stream half of a DoubleStreamBlock, or a SingleStreamBlock, with its own modulation."""
+    if is_single(module):
+        mod, _ = module.modulation(modulation)
+        return single_stream(module, mod.shift, mod.scale, mod.gate)
     mod1, mod2 = module.txt_mod(modulation)
     return text_stream(module, mod1.shift, mod1.scale, mod1.gate, mod2.shift, mod2.scale, mod2.gate)
 
@@ -75,8 +83,27 @@ def text_stream(module: nn.Module, *modulation: Tensor) -> TextStream:
     attn = module.txt_attn
 
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = attn.norm(q, k, v)
-        return q, k, v
+        return split_heads(attn.qkv(x), attn.num_heads, attn.norm)
 
     return TextStream(*modulation, module.txt_norm1, qkv, attn.proj, module.txt_norm2, module.txt_mlp)
+
+
+def is_single(module: nn.Module) -> bool:
+    """Whether a block is a SingleStreamBlock."""
+    return hasattr(module, "linear1")
+
+
+def single_stream(module: nn.Module, *modulation: Tensor) -> ParallelStream:
+    """Any SingleStreamBlock. Its two layers do both, attention and MLP."""
+    def enter(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        qkv, hidden = module.linear1(x).tensor_split([3 * module.hidden_size], dim=-1)
+        return *split_heads(qkv, module.num_heads, module.norm), module.mlp_act(hidden)
+
+    return ParallelStream(*modulation, module.pre_norm, enter, module.linear2)
+
+
+def split_heads(qkv: Tensor, heads: int, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """B x T x 3D -> queries and keys, normalised, and values, each B x heads x T x d."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k = norm(q, k, v)
+    return q, k, v

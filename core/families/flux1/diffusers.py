@@ -5,17 +5,17 @@ Submodules are called, never read: quantised and offloaded weights and LoRA depe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from ...stream import TextStream
+from ...stream import ParallelStream, TextStream
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "keys", "reading",
-           "rotations"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "hooked", "keys",
+           "reading", "rotations"]
 
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
@@ -25,9 +25,16 @@ def fits(model: nn.Module) -> bool:
     return True
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The double-stream blocks."""
-    return model.transformer_blocks
+def blocks(model: nn.Module, singles: int | None = 0) -> list[nn.Module]:
+    """The double-stream blocks, then the first `singles` single-stream ones (None: all)."""
+    return [*model.transformer_blocks, *model.single_transformer_blocks[:singles]]
+
+
+def hooked(attn: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+    """The layer of an attention that makes the values, beside or without other things, and the one that is given the attention's
+    output; None where the attention returns it as it is."""
+    values = attn.to_qkv if attn.fused_projections else attn.to_v
+    return values, None if attn.pre_only else attn.to_out[0]
 
 
 def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
@@ -42,8 +49,13 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.context_embedder(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
-    """The text-stream half of a FluxTransformerBlock."""
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+    """The text-stream half of a FluxTransformerBlock, or a FluxSingleTransformerBlock."""
+    if hasattr(module, "proj_mlp"):
+        norm = module.norm
+        parts = norm.linear(norm.silu(modulation))[:, None].chunk(3, dim=-1)
+        qkv = shared_qkv(module.attn)
+        return ParallelStream(*parts, norm.norm, lambda x: (*qkv(x), module.act_mlp(module.proj_mlp(x))), module.proj_out)
     norm = module.norm1_context
     parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
     return TextStream(*parts, norm.norm, text_qkv(module.attn), module.attn.to_add_out, module.norm2_context, module.ff_context)
@@ -54,10 +66,24 @@ def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = attn.to_added_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (
             attn.add_q_proj(x), attn.add_k_proj(x), attn.add_v_proj(x))
-        q, k, v = (part.unflatten(-1, (attn.heads, -1)) for part in projected)
-        return attn.norm_added_q(q).transpose(1, 2), attn.norm_added_k(k).transpose(1, 2), v.transpose(1, 2)
+        return split_heads(projected, attn.heads, attn.norm_added_q, attn.norm_added_k)
 
     return qkv
+
+
+def shared_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """The same of an attention whose weights text and image share."""
+    def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        projected = attn.to_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (attn.to_q(x), attn.to_k(x), attn.to_v(x))
+        return split_heads(projected, attn.heads, attn.norm_q, attn.norm_k)
+
+    return qkv
+
+
+def split_heads(projected: Iterable[Tensor], heads: int, norm_q: nn.Module, norm_k: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each B x T x D -> queries and keys, normalised, and values, each B x heads x T x d."""
+    q, k, v = (part.unflatten(-1, (heads, -1)) for part in projected)
+    return norm_q(q).transpose(1, 2), norm_k(k).transpose(1, 2), v.transpose(1, 2)
 
 
 def drawing(model: nn.Module) -> dict:

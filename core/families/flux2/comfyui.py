@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...stream import TextStream
-from ..flux1.comfyui import blocks, embedded, picture, text_stream
+from ...stream import ParallelStream, TextStream
+from ..flux1.comfyui import blocks, embedded, is_single, picture, single_stream, text_stream
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
@@ -21,17 +21,20 @@ def fits(model: nn.Module) -> bool:
 
 
 def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Concept states B x C x D = txt_in(vectors), what all blocks modulate text by, B x 1 x 6D, and the concepts' RoPE.
+    """Concept states B x C x D = txt_in(vectors), what all blocks modulate text by, B x 1 x 9D (6 parts for the
+    double-stream ones, 3 for the single-stream ones), and the concepts' RoPE.
 
     vectors: 1 x C x D_text. timesteps, guidance: one a picture, B.
     """
-    modulation = model.double_stream_modulation_txt(embedded(model, timesteps, guidance, vectors.dtype))
-    parts = [part for mod in modulation for part in (mod.shift, mod.scale, mod.gate)]
+    vec = embedded(model, timesteps, guidance, vectors.dtype)
+    mods = *model.double_stream_modulation_txt(vec), model.single_stream_modulation(vec)[0]
+    parts = [part for mod in mods for part in (mod.shift, mod.scale, mod.gate)]
     place = torch.zeros(1, 1, len(model.params.axes_dim), device=vectors.device)
     place[..., -1] = CONCEPT_POSITION
     return model.txt_in(vectors).expand(len(timesteps), -1, -1), torch.cat(parts, dim=-1), model.pe_embedder(place)
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
-    """The text-stream half of a DoubleStreamBlock without a modulation of its own."""
-    return text_stream(module, *modulation.chunk(6, dim=-1))
+def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+    """The text-stream half of a DoubleStreamBlock, or a SingleStreamBlock, without a modulation of its own."""
+    parts = modulation.chunk(9, dim=-1)
+    return single_stream(module, *parts[6:]) if is_single(module) else text_stream(module, *parts[:6])

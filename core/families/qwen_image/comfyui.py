@@ -19,12 +19,12 @@ def fits(model: nn.Module) -> bool:
     return not getattr(model.time_text_embed, "use_additional_t_cond", False)
 
 
-def blocks(model: nn.Module) -> dict[tuple[str, int], nn.Module]:
-    """All blocks, by the names under which ComfyUI lets them be replaced."""
+def blocks(model: nn.Module, singles: int | None = 0) -> dict[tuple[str, int], nn.Module]:
+    """All blocks, none of which is single-stream, by the names under which ComfyUI lets them be replaced."""
     return {("double_block", i): block for i, block in enumerate(model.transformer_blocks)}
 
 
-def picture(args: dict, count: int) -> tuple[Tensor, int, int]:
+def picture(args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
     """See Flux.1's. RoPE is B x 1 x N x d/2 x 2 x 2; ComfyUI before 0.4 has tokens before heads."""
     pe, first = args["pe"], args["txt"].shape[1]
     return pe.transpose(1, 2) if pe.shape[2] == 1 else pe, first, first + count

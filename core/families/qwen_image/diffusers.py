@@ -7,15 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..flux1.diffusers import keys, pack
+from ..flux1.diffusers import hooked, keys, pack
 from . import DEFAULTS, NAME, PATCH, PIXELS, comfyui
 from .comfyui import block, fits
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "keys", "reading",
-           "rotations"]
+__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "hooked", "keys",
+           "reading", "rotations"]
 
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """All blocks."""
+
+def blocks(model: nn.Module, singles: int | None = 0) -> nn.ModuleList:
+    """All blocks, none of which is single-stream."""
     return model.transformer_blocks
 
 
