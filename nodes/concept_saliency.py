@@ -6,6 +6,7 @@ from ..core import render
 from ..core.masks import soft_masks
 from ..core.recording import SPACES
 from ..core.saliency import saliency
+from . import explorer
 from .types import CATEGORY, MAPS, ConceptRecordings, ConceptSaliencyMaps, found_by, rarely_used
 from .warnings import tell
 
@@ -55,4 +56,6 @@ class ConceptSaliency(io.ComfyNode):
         masks = soft_masks(result)
         heatmaps = render.heatmaps(masks).flatten(0, 1)
         tell(cls, warnings)
-        return io.NodeOutput(result, heatmaps, masks.flatten(0, 1), ui=ui.PreviewImage(render.tiles(result, masks, image), cls=cls))
+        preview = ui.PreviewImage(render.tiles(result, masks, image), cls=cls).as_dict()
+        preview |= explorer.data(result, image, recording=recording, layers=layers, temperature=temperature)
+        return io.NodeOutput(result, heatmaps, masks.flatten(0, 1), ui=preview)

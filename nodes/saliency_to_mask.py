@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..core import masks, render
 from ..core.concepts import rows_of
-from . import graph
+from . import explorer, graph
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
 from .warnings import tell
 
@@ -68,7 +68,8 @@ class ConceptSaliencyToMask(io.ComfyNode):
         shares = mask.mean(dim=(1, 2)).tolist()
         preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
         tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold))
-        return io.NodeOutput(mask, max(presence), ui=ui.PreviewImage(preview, cls=cls))
+        shown = ui.PreviewImage(preview, cls=cls).as_dict() | explorer.data(saliency, image, bits=16)
+        return io.NodeOutput(mask, max(presence), ui=shown)
 
 
 def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float) -> tuple[list[str], list[str]]:

@@ -1,0 +1,31 @@
+"""What a node sends to its explorer in the browser (web/js): where the maps and the pictures lie among the host's temporary files.
+
+They are kept and served by the host as every preview is, and go with it when the server starts anew: nothing stays in memory, the
+history holds only the names, and the pack needs no route of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import folder_paths
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core import explore
+from ..core.saliency import Saliency
+
+
+def data(saliency: Saliency, image: Tensor | None, **settings) -> dict:
+    """Write both; returns what to add to a node's ui output: nothing where the maps are too large.
+
+    image: B x H x W x 3 in 0..1, or None. settings: see core.explore.save.
+    """
+    folder, name = Path(folder_paths.get_temp_directory()), f"concept_explorer_{uuid4().hex}"
+    folder.mkdir(parents=True, exist_ok=True)
+    count = explore.save(folder / f"{name}.safetensors", saliency, **settings)
+    if not count:
+        return {}
+    pictures = [] if image is None else ui.ImageSaveHelper.save_images(image[:count, ..., :3], name, io.FolderType.temp, None, 1)
+    return {"concept_explorer": [{"filename": f"{name}.safetensors", "subfolder": "", "type": "temp", "pictures": pictures}]}
