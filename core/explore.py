@@ -1,4 +1,4 @@
-"""What the explorer in the browser reads: maps in few bits on the token grid, in one small safetensors file."""
+"""What the explorer in the browser reads: maps on the token grid, in one small safetensors file."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from .saliency import Saliency, saliency
 MAX_BYTES = 2_000_000  # of a file's maps
 
 
-def as_levels(maps: Tensor, bits: int) -> np.ndarray:
-    """Maps in 0..1 as whole numbers of 8 or 16 bits: uint8 or uint16 of the same shape, 0 is 0 and the largest is 1."""
-    top = 2**bits - 1
-    return (maps.double().clamp(0, 1) * top).round().numpy().astype(np.uint8 if bits == 8 else np.uint16)
+def as_levels(maps: Tensor) -> np.ndarray:
+    """Values in 0..1 in 8 bits, as they are painted: uint8 of the same shape."""
+    return (maps.clamp(0, 1) * 255).round().numpy().astype(np.uint8)
 
 
 def single_steps(recording: Recording, most: int) -> list[Recording]:
-    """Recordings of one step each, at most so many, evenly from the first to the last; steps in which the model computed NaN are left out."""
-    finite = [i for i, scores in enumerate(recording.scores) if torch.isfinite(scores).all()]
+    """Recordings of one step each, at most so many, evenly from the first to the last, without those in which the model computed NaN."""
+    finite = recording.scores.flatten(1).sum(dim=1).isfinite().nonzero().flatten().tolist()
     picked = np.unique(np.linspace(0, len(finite) - 1, min(most, len(finite))).round().astype(int)) if finite and most > 0 else []
     return [replace(recording, scores=recording.scores[i:i + 1], sigmas=(recording.sigmas[i],), progress=(recording.progress[i],))
             for i in (finite[p] for p in picked)]
 
 
-def save(path: str | Path, shown: Saliency, bits: int = 8, recording: Recording | None = None, layers: str = "auto",
+def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Recording | None = None, layers: str = "auto",
          temperature: float = 0.0) -> int:
     """Write a safetensors file; returns how many of the pictures are in it, which may be fewer where all do not fit into MAX_BYTES.
 
-    Tensors: `maps` M x B x R x h x w, as_levels of the shares of the R concepts and contrast concepts on the token grid, the first of
-    M those of `shown`, the others those of the recording's single steps, as many as fit; `presence` B x C float32; `colours` 256 x 3
-    uint8. Metadata "explorer", JSON: concepts, contrast, image_size, extent (see Saliency), progress of each single step.
-    layers, temperature: see core.saliency.saliency. Writes no file and returns 0 where not even one picture fits.
+    Tensors: `maps` M x B x R x h x w, the shares of the R concepts and contrast concepts on the token grid, the first of M those of
+    `shown`, the others those of the recording's single steps, as many as fit; `presence` B x C float32; `colours` 256 x 3 uint8.
+    Metadata "explorer", JSON: concepts, contrast, image_size, extent (see Saliency), progress of each single step. exact: maps are
+    float32, to make masks from, else uint8, to look at. layers, temperature: see core.saliency.saliency. Writes no file and returns 0
+    where not even one picture fits.
     """
     first = rows(shown)
-    size = first[0].numel() * bits // 8
+    size = first[0].numel() * (4 if exact else 1)
     pictures = min(len(first), MAX_BYTES // size)
     if not pictures:
         return 0
@@ -50,8 +50,9 @@ def save(path: str | Path, shown: Saliency, bits: int = 8, recording: Recording 
     moments = [first, *(rows(saliency(step, layers, temperature=temperature)) for step in steps)]
     about = {"concepts": shown.concepts, "contrast": shown.contrast, "image_size": shown.image_size, "extent": shown.extent,
              "progress": [step.progress[0] for step in steps]}
-    tensors = {"maps": as_levels(torch.stack([maps[:pictures] for maps in moments]), bits),
-               "presence": shown.presence[:pictures].contiguous().numpy(), "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)), 8)}
+    maps = torch.stack([maps[:pictures] for maps in moments])
+    tensors = {"maps": maps.numpy() if exact else as_levels(maps), "presence": shown.presence[:pictures].contiguous().numpy(),
+               "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)))}
     save_file(tensors, path, metadata={"explorer": json.dumps(about)})
     return pictures
 

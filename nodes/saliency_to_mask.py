@@ -68,7 +68,7 @@ class ConceptSaliencyToMask(io.ComfyNode):
         shares = mask.mean(dim=(1, 2)).tolist()
         preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
         tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold))
-        shown = ui.PreviewImage(preview, cls=cls).as_dict() | explorer.data(saliency, image, bits=16)
+        shown = ui.PreviewImage(preview, cls=cls).as_dict() | explorer.data(saliency, image, exact=True)
         return io.NodeOutput(mask, max(presence), ui=shown)
 
 

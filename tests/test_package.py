@@ -93,6 +93,13 @@ def test_code_that_ships_reaches_for_nothing(name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{name}, line {node.lineno}: {node.func.id}"
 
 
+@pytest.mark.parametrize("name", [name for name in shipped.files() if name.endswith((".js", ".css"))])
+def test_what_the_browser_gets_loads_nothing_from_outside_and_takes_names_as_text(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"https?:|//[\w-]+\.\w|@import|url\(|(?:inner|outer|Adjacent)HTML|document\.write|\beval\b|\bFunction\(", text)
+    assert not found, f"{name}: {found}"
+
+
 def test_what_ships_needs_nothing_that_does_not(tmp_path):
     """Every module that does not need ComfyUI is imported, and the demo's weights are read, from the unpacked files alone."""
     pack = shipped.unpack(tmp_path / "concept_saliency")

@@ -20,6 +20,7 @@ import utils.install_util  # noqa: E402, F401  (before a dependency brings a "ut
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
+pytest_plugins = ["browser"]
 
 
 def pytest_configure(config):

@@ -20,10 +20,11 @@ MISSING_HERE = {"ConceptSaliencyToSAM3"} if __version__ == "0.3.64" else set()  
 DOCS = REPOSITORY / "web" / "docs"
 NODE_DEFS = {language: json.loads((REPOSITORY / "locales" / language / "nodeDefs.json").read_text("utf-8")) for language in LANGUAGES}
 NODES = sorted(NODE_DEFS["en"])
+EXPLORERS = {"ConceptSaliency", "ConceptSaliencyToMask"}  # have one in the browser, see web/js
 # a heading -> what is listed under it
 SECTIONS = {"Connect": "sockets", "Widgets": "widgets", "Outputs": "outputs", "连接": "sockets", "参数": "widgets", "输出": "outputs",
             "Anschließen": "sockets", "Einstellungen": "widgets", "Ausgänge": "outputs", "つなぐもの": "sockets", "設定": "widgets",
-            "出力": "outputs"}
+            "出力": "outputs", "Explorer": "explorer", "浏览器": "explorer", "エクスプローラー": "explorer"}
 MESSAGE_SYNTAX = re.compile(r"[|@{}]")  # vue-i18n takes these for its own; the frontend then shows less than what was written
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -59,7 +60,8 @@ def listed(text: str) -> dict[str, dict[str, str]]:
         kind = SECTIONS.get(section.splitlines()[0], "advice")
         assert kind not in found, f"two sections of {kind}"
         entries = re.split(r"^- ", section, flags=re.M)[1:]
-        found[kind] = {entry: entry for entry in entries} if kind == "advice" else {re.match(r"\*\*(.+?)\*\*", e)[1]: e for e in entries}
+        named = kind not in ("advice", "explorer")
+        found[kind] = {re.match(r"\*\*(.+?)\*\*", e)[1]: e for e in entries} if named else {entry: entry for entry in entries}
     return found
 
 
@@ -115,6 +117,7 @@ def test_pages_describe_each_widget_and_no_other(ours, language):
         text, names = page(name, language).read_text("utf-8"), NODE_DEFS[language][name]
         sections = listed(text)
         assert text.startswith(f"# {names['display_name']}\n") and len(sections["advice"]) > 1
+        assert ("explorer" in sections) == (name in EXPLORERS)
         widgets = {field for field, spec in inputs(node).items() if isinstance(spec[0], list) or spec[0] in WIDGETS}
         for kind, fields in (("widgets", widgets), ("sockets", inputs(node).keys() - widgets)):
             entries = sections.get(kind, {})
@@ -168,4 +171,5 @@ def test_the_server_has_pages_pictures_and_translations(server, ours):
     for language in LANGUAGES:
         mine = translations[language]
         assert {name: mine["nodeDefs"][name] for name in NODES} == NODE_DEFS[language]
+        assert mine["settings"] == json.loads((REPOSITORY / "locales" / language / "settings.json").read_text("utf-8"))
         assert all(mine["nodeCategories"][node["category"]] for node in ours.values())

@@ -1,6 +1,6 @@
 /** The maps that a node sends: reads what core/explore.py writes, and enlarges them as core/saliency.py does. */
 
-const ARRAYS = { U8: Uint8Array, U16: Uint16Array, F32: Float32Array };
+const ARRAYS = { U8: Uint8Array, F32: Float32Array };
 
 /** A safetensors file -> its tensors {name: {shape, data}} and its metadata {name: text}. */
 export function parse(buffer) {
@@ -25,7 +25,7 @@ export class Maps {
     this.progress = about.progress; // of each single step: moment 1 and on
     [this.moments, this.pictures, this.rows, this.height, this.width] = tensors.maps.shape;
     this.levels = tensors.maps.data;
-    this.top = this.levels instanceof Uint8Array ? 255 : 65535;
+    this.top = this.levels instanceof Uint8Array ? 255 : 1; // what stands for a share of 1
     this.given = tensors.presence.data;
     this.colours = tensors.colours.data; // 256 x 3, the PNGs' own
     this.bytes = buffer.byteLength;
@@ -77,21 +77,26 @@ export class Maps {
     return (this.extent[0] / this.height + this.extent[1] / this.width) / 2;
   }
 
-  /** One map 0 to 1 on a raster of height x width over the picture, bilinear: Float32Array. Of the picture's own size: its pixels. */
-  enlarged(moment, picture, row, height = this.size[0], width = this.size[1]) {
-    const plane = this.plane(moment, picture, row);
-    const rows = places(height, this.size[0] / this.extent[0], this.height);
-    const columns = places(width, this.size[1] / this.extent[1], this.width);
+  /**
+   * The strongest of some rows, 0 to 1, on a raster of height x width over the picture, bilinear: Float32Array. Of the picture's own
+   * size: its pixels.
+   */
+  enlarged(moment, picture, rows, height = this.size[0], width = this.size[1]) {
+    const down = places(height, this.size[0] / this.extent[0], this.height);
+    const { first, second, weight } = places(width, this.size[1] / this.extent[1], this.width);
+    const line = new Float64Array(this.width);
     const out = new Float32Array(height * width);
-    for (let y = 0, i = 0; y < height; y++) {
-      const above = rows.first[y] * this.width;
-      const below = rows.second[y] * this.width;
-      const down = rows.weight[y];
-      for (let x = 0; x < width; x++, i++) {
-        const [left, right, across] = [columns.first[x], columns.second[x], columns.weight[x]];
-        const upper = plane[above + left] * (1 - across) + plane[above + right] * across;
-        const lower = plane[below + left] * (1 - across) + plane[below + right] * across;
-        out[i] = (upper * (1 - down) + lower * down) / this.top;
+    for (const row of rows) {
+      const plane = this.plane(moment, picture, row);
+      for (let y = 0; y < height; y++) {
+        const above = down.first[y] * this.width;
+        const below = down.second[y] * this.width;
+        const share = down.weight[y];
+        for (let x = 0; x < this.width; x++) line[x] = (plane[above + x] * (1 - share) + plane[below + x] * share) / this.top;
+        for (let x = 0, i = y * width; x < width; x++, i++) {
+          const value = line[first[x]] * (1 - weight[x]) + line[second[x]] * weight[x];
+          if (value > out[i]) out[i] = value;
+        }
       }
     }
     return out;

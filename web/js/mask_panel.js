@@ -187,7 +187,9 @@ export class MaskPanel {
 /** The pixels just outside of a mask's edge, in a line that can be seen on a node. */
 function outline(mask, height, width) {
   const reach = Math.max(1, Math.round(Math.min(height, width) / 200));
-  const inside = Uint8Array.from(mask, (value) => (value > 0.5 ? 1 : 0));
+  const inside = new Uint8Array(mask.length);
+  for (let i = 0; i < mask.length; i++) if (mask[i] > 0.5) inside[i] = 1;
   const around = grownBox(grownBox(inside, height, width, reach, true), height, width, reach);
-  return around.map((near, i) => near - inside[i]);
+  for (let i = 0; i < around.length; i++) around[i] -= inside[i];
+  return around;
 }

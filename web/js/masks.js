@@ -24,8 +24,8 @@ export class Masks {
     const { height, width } = this;
     const refining = Boolean(refine && this.guide);
     if (method === "soft") {
-      const soft = most(rows.map((row) => this.map(row, refining)));
-      return soft.map((value) => (invert ? 1 - (value < CRUMB ? 0 : value) : value < CRUMB ? 0 : value));
+      const soft = most(rows.map((row) => this.map(row, refining))).map((value) => (value < CRUMB ? 0 : value));
+      return invert ? soft.map((value) => 1 - value) : soft;
     }
     const heeded = THRESHOLDED.includes(method) ? threshold : 0;
     let inside = this.latest("inside", `${rows} ${method} ${heeded} ${refining}`, () => {
@@ -41,7 +41,7 @@ export class Masks {
       return shape;
     });
     if (invert) inside = inverted(inside);
-    return feather > 0 ? feathered(inside, height, width, feather, CRUMB) : Float32Array.from(inside);
+    return feather > 0 ? feathered(inside, height, width, feather, CRUMB) : new Float32Array(inside);
   }
 
   /** As keep, but only the last one: what a slider changes would fill the memory. */
@@ -57,18 +57,13 @@ export class Masks {
   /** A concept's map on the picture's pixels. */
   map(row, refining) {
     return this.keep(`map ${row} ${refining}`, () =>
-      refining ? this.guide.refined(this.map(row, false)) : this.maps.enlarged(0, this.picture, row));
+      refining ? this.guide.refined(this.map(row, false)) : this.maps.enlarged(0, this.picture, [row]));
   }
 
   /** The strongest of everything but `rows`, on the picture's pixels. */
   rival(rows, refining) {
-    return this.keep(`rival ${rows} ${refining}`, () => {
-      if (refining) return this.guide.refined(this.rival(rows, false));
-      return this.others(rows).reduce((strongest, row) => {
-        const map = this.maps.enlarged(0, this.picture, row);
-        return strongest ? most([strongest, map]) : map;
-      }, null) ?? new Float32Array(this.height * this.width);
-    });
+    return this.keep(`rival ${rows} ${refining}`, () =>
+      refining ? this.guide.refined(this.rival(rows, false)) : this.maps.enlarged(0, this.picture, this.others(rows)));
   }
 
   others(rows) {
@@ -80,11 +75,12 @@ export class Masks {
     const out = new Uint8Array(this.height * this.width);
     if (method === "argmax") {
       const mine = this.keep(`strongest ${rows} ${refining}`, () => {
-        const strongest = most(rows.map((row) => this.map(row, false)));
+        const strongest = this.maps.enlarged(0, this.picture, rows);
         return refining ? this.guide.refined(strongest) : strongest;
       });
       const theirs = this.rival(rows, refining);
-      return out.map((_, i) => (mine[i] > theirs[i] ? 1 : 0));
+      for (let i = 0; i < out.length; i++) if (mine[i] > theirs[i]) out[i] = 1;
+      return out;
     }
     for (const row of rows) {
       const map = this.map(row, refining);
@@ -107,7 +103,9 @@ export class Masks {
       const [map, own] = [this.map(row, refining), this.map(row, false)];
       const limit = this.limit(row, "otsu", 0, refining);
       const flat = map.every((value) => value === map[0]);
-      const { labels, sizes } = islands(Uint8Array.from(map, (value) => (flat || value > limit ? 1 : 0)), height, width);
+      const above = new Uint8Array(map.length);
+      for (let i = 0; i < map.length; i++) if (flat || map[i] > limit) above[i] = 1;
+      const { labels, sizes } = islands(above, height, width);
       const wins = new Uint8Array(sizes.length);
       for (let i = 0; i < own.length; i++) if (own[i] > rival[i]) wins[labels[i]] = 1;
       for (let i = 0; i < out.length; i++) if (labels[i] && wins[labels[i]]) out[i] = 1;
@@ -140,13 +138,17 @@ function withoutSpecks(mask, height, width) {
 
 /** Otsu's threshold as kornia finds it: the largest value of the darker class. */
 export function otsu(map) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of map) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  let low = map[0];
+  let high = map[0];
+  for (let i = 0; i < map.length; i++) {
+    if (map[i] < low) low = map[i];
+    else if (map[i] > high) high = map[i];
+  }
   if (low === high) return low;
   const width = Math.fround(high - low);
   const bin = (value) => Math.min(BINS - 1, Math.trunc(Math.fround((Math.fround(value - low) * BINS) / width)));
   const counts = new Float64Array(BINS);
-  for (const value of map) counts[bin(value)]++;
+  for (let i = 0; i < map.length; i++) counts[bin(map[i])]++;
   const total = counts.reduce((sum, count, i) => sum + count * i, 0);
   let [best, split, dark, darkSum] = [-1, 0, 0, 0];
   for (let i = 0; i < BINS - 1; i++) {
@@ -158,6 +160,6 @@ export function otsu(map) {
     if (variance > best) [best, split] = [variance, i];
   }
   let limit = low;
-  for (const value of map) if (value > limit && bin(value) <= split) limit = value;
+  for (let i = 0; i < map.length; i++) if (map[i] > limit && bin(map[i]) <= split) limit = map[i];
   return limit;
 }

@@ -116,7 +116,7 @@ export class SaliencyPanel {
     const { maps, picture, opacity } = this;
     const scale = Math.min(1, SIDE / Math.max(...maps.size));
     const [height, width] = maps.size.map((side) => Math.max(1, Math.round(side * scale)));
-    const heat = maps.enlarged(this.moment, picture, this.row, height, width);
+    const heat = maps.enlarged(this.moment, picture, [this.row], height, width);
     const grey = this.pictures.length ? this.grey(picture % this.pictures.length, height, width) : null;
     const pixels = new Uint8ClampedArray(4 * heat.length);
     for (let i = 0; i < heat.length; i++) {

@@ -29,11 +29,15 @@ export function islands(mask, height, width) {
 /** The islands of at least so many pixels. */
 export function large(mask, height, width, least) {
   const { labels, sizes } = islands(mask, height, width);
-  return mask.map((inside, i) => (inside && sizes[labels[i]] >= least ? 1 : 0));
+  const out = new Uint8Array(mask.length);
+  for (let i = 0; i < out.length; i++) if (mask[i] && sizes[labels[i]] >= least) out[i] = 1;
+  return out;
 }
 
 export function inverted(mask) {
-  return mask.map((inside) => 1 - inside);
+  const out = new Uint8Array(mask.length);
+  for (let i = 0; i < out.length; i++) out[i] = 1 - mask[i];
+  return out;
 }
 
 /** Holes that the mask encloses are filled. */
@@ -76,24 +80,24 @@ export function feathered(mask, height, width, reach, crumb) {
   const mixed = onTheEdge(mask, height, width, reach);
   const across = window1d(Math.min(2 * reach + 1, 2 * width - 1), reach / 3);
   const down = window1d(Math.min(2 * reach + 1, 2 * height - 1), reach / 3);
-  const [left, up] = [across.length >> 1, down.length >> 1];
-  const blurred = Float32Array.from(mask);
-  const nearby = grownBox(mixed, height, width, up); // rows that the second pass reads
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, i++) {
-      if (!nearby[i]) continue;
+  const read = grownBox(mixed, height, width, down.length >> 1); // by the second pass
+  const out = blurred(blurred(mask, read, across, height, width, width, 1), mixed, down, width, height, 1, width);
+  for (let i = 0; i < out.length; i++) if (out[i] < crumb || out[i] > 1 - crumb) out[i] = out[i] < crumb ? 0 : 1;
+  return out;
+}
+
+/** Values blurred along lines by a window, where they are wanted. line, step: from one line, and from one value in it, to the next. */
+function blurred(values, wanted, window, lines, length, line, step) {
+  const out = new Float32Array(values);
+  const half = window.length >> 1;
+  const padded = new Float64Array(length + 2 * half); // continued beyond both ends
+  for (let l = 0; l < lines; l++) {
+    for (let k = 0; k < padded.length; k++) padded[k] = values[l * line + Math.min(length - 1, Math.max(0, k - half)) * step];
+    for (let k = 0, i = l * line; k < length; k++, i += step) {
+      if (!wanted[i]) continue;
       let sum = 0;
-      for (let k = 0; k < across.length; k++) sum += across[k] * mask[y * width + Math.min(width - 1, Math.max(0, x + k - left))];
-      blurred[i] = sum;
-    }
-  }
-  const out = Float32Array.from(mask);
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, i++) {
-      if (!mixed[i]) continue;
-      let sum = 0;
-      for (let k = 0; k < down.length; k++) sum += down[k] * blurred[Math.min(height - 1, Math.max(0, y + k - up)) * width + x];
-      out[i] = sum < crumb ? 0 : sum > 1 - crumb ? 1 : sum;
+      for (let w = 0; w < window.length; w++) sum += window[w] * padded[k + w];
+      out[i] = sum;
     }
   }
   return out;
