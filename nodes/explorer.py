@@ -27,5 +27,8 @@ def data(saliency: Saliency, image: Tensor | None, **settings) -> dict:
     count = explore.save(folder / f"{name}.safetensors", saliency, **settings)
     if not count:
         return {}
-    pictures = [] if image is None else ui.ImageSaveHelper.save_images(image[:count, ..., :3], name, io.FolderType.temp, None, 1)
+    pictures = []
+    if image is not None:
+        rounding = image[:count, ..., :3] + 0.5 / 255  # the host cuts off what 8 bits do not hold; edges follow the picture here, too
+        pictures = ui.ImageSaveHelper.save_images(rounding, name, io.FolderType.temp, None, 1)
     return {"concept_explorer": [{"filename": f"{name}.safetensors", "subfolder": "", "type": "temp", "pictures": pictures}]}
