@@ -125,14 +125,27 @@ class Capture:
         given = {**dict(zip(self.order, args)), **kwargs}
         options = given.get("transformer_options") or {}
         if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
-            compiled.begin(self, given["context"], given["timestep"], given.get("guidance"))
-            tokens = math.prod(math.ceil(side / self.family.PATCH) for side in given["x"].shape[-2:])
-            replace = options.get("patches_replace", {})
-            dit, seen = dict(replace.get("dit", {})), {}
-            for index, name in enumerate(self.family.blocks(executor.class_obj, self.singles)):
-                dit[name] = self.watched(index, dit.get(name), tokens, seen)
-            given["transformer_options"] = {**options, "patches_replace": {**replace, "dit": dit}}
+            compiled.begin(self, given["context"], given[self.order[1]], given.get("guidance"))
+            given["transformer_options"] = self.watching(executor.class_obj, options, given["x"])
         return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
+
+    def watching(self, transformer, options: dict, x: Tensor) -> dict:
+        """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number."""
+        image_tokens = math.prod(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])
+        seen: dict = {}
+        if hasattr(self.family, "patches"):
+            patches = dict(options.get("patches", {}))
+            for name, note in self.family.patches(seen).items():
+                patches[name] = [*patches.get(name, ()), note]
+            place = functools.partial(self.family.picture, transformer, image_tokens, seen)
+            attention = functools.partial(self.numbered, seen, place, options.get("optimized_attention_override"))
+            options = {name: value for name, value in options.items() if name != "block_index"}  # what another call has left there
+            return {**options, "patches": patches, "optimized_attention_override": attention}
+        replace = options.get("patches_replace", {})
+        dit = dict(replace.get("dit", {}))
+        for index, name in enumerate(self.family.blocks(transformer, self.singles)):
+            dit[name] = self.watched(index, dit.get(name), image_tokens, seen)
+        return {**options, "patches_replace": {**replace, "dit": dit}}
 
     def watched(self, index: int, before, image_tokens: int, seen: dict):
         """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention.
@@ -148,6 +161,13 @@ class Capture:
             return before(args, extra) if before is not None else extra["original_block"](args)
 
         return run
+
+    def numbered(self, seen: dict, place, override, function, *args, **kwargs):
+        """optimized_attention_override of a whole pass: those of blocks are looked at, which ComfyUI numbers; others run as they are."""
+        index = (kwargs.get("transformer_options") or {}).get("block_index")
+        if seen and index is not None:
+            return self.attention((index, *place()), override, function, *args, **kwargs)
+        return function(*args, **kwargs) if override is None else override(function, *args, **kwargs)
 
     def attention(self, place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block: the attention as it would have been, and a look at it."""
@@ -180,12 +200,13 @@ class Capture:
     def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
         """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys.
 
-        first, end: the picture's own tokens. Only the block whose turn it is counts, and only its first attention over the picture.
+        first, end: the picture's own tokens, counted from the last where negative. Only the block whose turn it is counts, and
+        only its first attention over the picture.
         """
         call = self.current()
-        if call is None or call.stream is None or index != len(call.stream.scores["output"]) or k.shape[2] < end:
+        if call is None or call.stream is None or index != len(call.stream.scores["output"]) or k.shape[2] < max(end, -first):
             return
-        rows, image = call.rows, slice(first, end)
+        rows, image = call.rows, slice(first, end or None)
         with compiled.unrecorded():
             pe = pe if pe.shape[0] == 1 else pe[rows]
             if call.stream.pe is None:

@@ -7,6 +7,7 @@ from itertools import takewhile
 
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.lumina.model
 import comfy.ldm.qwen_image.model
 import comfy.model_management
 import comfy.sample
@@ -22,6 +23,7 @@ from ..core.families.chroma import comfyui as chroma
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
 from ..core.families.qwen_image import comfyui as qwen_image
+from ..core.families.z_image import comfyui as z_image
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
@@ -32,7 +34,8 @@ DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached b
 
 # Which class of ComfyUI's a family's transformer is
 _TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux,
-                 qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma}
+                 z_image: comfy.ldm.lumina.model.NextDiT, qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel,
+                 chroma: comfy.ldm.chroma.model.Chroma}
 
 
 def family_of(model):

@@ -13,12 +13,14 @@ comfyui also says what ComfyUI has to be asked for:
   fits(model)             whether a transformer of the class that nodes/host.py has for it is one of this family
   picture(args, count, seen)   which tokens of a block's attention are the picture's own, and their RoPE; seen: what the
                           blocks before have left there in the same call
+  patches(seen)           where ComfyUI lets no block be replaced, but numbers them (block_index of transformer_options): patches
+                          of its own, by its names, that leave there what it tells of RoPE; `picture` is given the model for args
   TEXT_KEYS, TOKENIZE     which text encoder's row holds the concepts' tokens, and how it is asked to take them literally
 """
 
-from . import chroma, flux1, flux2, qwen_image
+from . import chroma, flux1, flux2, qwen_image, z_image
 from .defaults import BLOCKS, Defaults
 
 __all__ = ["BLOCKS", "FAMILIES", "Defaults"]
 
-FAMILIES = {family.NAME: family for family in (flux1, flux2, qwen_image, chroma)}
+FAMILIES = {family.NAME: family for family in (flux1, flux2, z_image, qwen_image, chroma)}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import comfy.ldm.flux.model
 import comfy.sample
 import comfy.samplers
+import comfy.supported_models
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -20,7 +21,8 @@ from conftest import Clip, SmallChroma, SmallFlux, SmallFlux2
 from oracle import traces
 from reference import DoubleStream
 from reference_joint import QwenImage
-from small_models import SmallQwen
+from reference_single import NextDiT
+from small_models import SmallQwen, SmallZImage
 
 TOLERANCE = 2e-4  # of the largest value
 
@@ -34,7 +36,7 @@ class Case:
     golden: str
     model: Callable
     bare: Callable
-    reference: DoubleStream | QwenImage
+    reference: DoubleStream | NextDiT | QwenImage
     text_key: str
     there: bool = True
     drawn: Callable | None = None
@@ -47,6 +49,8 @@ CASES = {case.golden: case for case in (
     Case("flux2", "flux2_like", SmallFlux2, SmallFlux2.bare,
          DoubleStream(patch=1, text_axis=3, concept_at=510, reference_scale=10.0, global_modulation=True, gated=True), "mistral3_24b",
          "global_modulation" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__),
+    Case("z_image", "z_image", SmallZImage, SmallZImage, NextDiT(concept_at=4), "qwen3_4b", hasattr(comfy.supported_models, "ZImage"),
+         drawn=SmallZImage.drawn),
     Case("qwen_image", "qwen_image", SmallQwen, SmallQwen, QwenImage(), "qwen25_7b", drawn=SmallQwen.drawn),
     Case("chroma", "chroma", SmallChroma, SmallChroma, DoubleStream(patch=2, distilled=True), "t5xxl",
          drawn=SmallChroma.drawn, references=False),
