@@ -86,8 +86,9 @@ class Capture:
         guider = executor.class_obj
         compiled.check(guider.model_options)
         transformer = compiled.original(guider.model_patcher.get_model_object("diffusion_model"))
+        called = getattr(type(transformer), "_forward", type(transformer).forward)  # what the wrappers stand around
         depth = len(self.family.blocks(transformer, self.singles))
-        self.order = tuple(inspect.signature(type(transformer).forward).parameters)[1:]
+        self.order = tuple(inspect.signature(called).parameters)[1:]
         latent_pixels = self.family.PIXELS // self.family.PATCH
         recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS,

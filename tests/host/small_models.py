@@ -31,11 +31,11 @@ class Drawn:
 class SmallModel(SmallFlux):
     """A model of another family: `empty` makes ComfyUI's own, weights are drawn."""
 
-    def __init__(self, drawn: Drawn):
+    def __init__(self, drawn: Drawn, **made):
         import comfy.model_patcher
 
         self.golden, self.about = drawn, drawn.about
-        model = self.empty()
+        model = self.empty(**made)
         model.load_model_weights(drawn.weights(), "")
         self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
 
@@ -44,11 +44,12 @@ class SmallModel(SmallFlux):
         return Drawn(cls.config, cls.empty().diffusion_model)
 
     @classmethod
-    def built(cls, kind: str, config: dict):
+    def built(cls, kind: str, config: dict, dtype=torch.float32, operations=None):
         import comfy.supported_models
 
         settings = getattr(comfy.supported_models, kind)(config)
-        settings.set_inference_dtype(torch.float32, None)
+        settings.set_inference_dtype(dtype, None)
+        settings.custom_operations = operations
         return settings.get_model({})
 
 
@@ -57,10 +58,10 @@ class SmallZImage(SmallModel):
     config = dict(dim=256, n_layers=3, n_refiner_layers=2, n_heads=2, n_kv_heads=2, axes_dims=(32, 48, 48), rope_theta=256.0, cap_feat_dim=96)
 
     @classmethod
-    def empty(cls):
+    def empty(cls, **made):
         return cls.built("ZImage", {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True, "axes_lens": (1536, 512, 512),
                                     "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0,
-                                    "pad_tokens_multiple": 32, **cls.config})
+                                    "pad_tokens_multiple": 32, **cls.config}, **made)
 
 
 class SmallQwen(SmallModel):

@@ -1,0 +1,147 @@
+"""Families in which text and image share their weights: ComfyUI lets none of their blocks be replaced, so all attention is watched."""
+
+from __future__ import annotations
+
+import comfy.ops
+import comfy.supported_models
+import pytest
+import torch
+from concept_saliency.nodes.concept_attention import ConceptAttentionApply
+from conftest import Clip
+from oracle import of, traces
+from small_models import SmallZImage
+from test_comfy_compiler import compiler, kept  # noqa: F401
+from test_matrix_neighbours import compiled, overridden
+
+MODELS = {"z_image": (SmallZImage, "ZImage")}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def small(request):
+    kind, there = MODELS[request.param]
+    if not hasattr(comfy.supported_models, there):
+        pytest.skip("not on this host")
+    return kind(kind.drawn())
+
+
+@pytest.fixture
+def apply(small):
+    def run(model=None, cross_attention=True):
+        return ConceptAttentionApply.execute(model or small.patcher, Clip(small.width), "cat, dog", "sky", 0.0, 1.0, "mean",
+                                             cross_attention).result
+
+    return run
+
+
+def recording(runs):
+    return runs.find(None)[0].recordings["output"]
+
+
+def test_who_replaced_the_attention_before_goes_on(small, apply):
+    calls = []
+    model = overridden(small.patcher, calls)
+    plain, count = small.sample(model), len(calls)
+    calls.clear()
+    mine, runs = apply(model)
+    assert torch.equal(small.sample(mine), plain) and len(calls) >= count > 0, "in the refiners and in the layers"
+    assert not torch.equal(plain, small.sample(small.patcher)), "the neighbour does something"
+    assert len(recording(runs).sigmas) == 3
+    calls.clear()
+    after = overridden(apply()[0], calls)
+    assert torch.equal(small.sample(after), plain)
+    assert not traces(small.patcher)
+
+
+def test_blocks_are_known_by_their_numbers_in_this_call_alone(small, apply):
+    """A number that another call left behind marks no attention of the refiners, and a pass without numbers is reported."""
+    model, runs = apply()
+    plain = small.sample(model)
+    expected = recording(runs).scores
+    left = small.patcher.clone()
+    left.model_options["transformer_options"]["block_index"] = 0
+    mine, runs = apply(left)
+    assert torch.equal(small.sample(mine), plain) and torch.equal(recording(runs).scores, expected)
+
+    mine, runs = apply()
+    capture = of(mine)
+    usual = capture.numbered
+
+    def numbered(seen, place, override, function, *args, **kwargs):
+        kwargs["transformer_options"] = {k: v for k, v in kwargs["transformer_options"].items() if k != "block_index"}
+        return usual(seen, place, override, function, *args, **kwargs)
+
+    capture.numbered = numbered
+    assert torch.equal(small.sample(mine), plain)
+    run = runs.find(None)[0]
+    assert not run.recordings and run.notes[0].startswith("3 of 3 steps are not recorded")
+
+
+def test_the_compilers_record_is_the_models_own_and_nothing_kept_lies_in_it(small, apply, compiler, kept, monkeypatch):  # noqa: F811
+    kind = type(small.patcher.model.diffusion_model)
+    plain = small.sample(small.patcher)
+    monkeypatch.setattr(kind, "forward", compiler.forward(kind.forward))
+    assert torch.equal(small.sample(small.patcher), plain)
+    expected, compiler.records = compiler.records, []
+    assert len(expected) == 3 and all(expected) and not compiler.pauses
+    model, runs = apply()
+    assert torch.equal(small.sample(model), plain)
+    assert compiler.records == expected, "with the pack the model allocates otherwise"
+    depth = recording(runs).depth
+    assert len(kept) == 3 * depth and all(map(all, kept)) and len(recording(runs).sigmas) == 3
+    assert [len(look) for look in kept[:depth]] == [3 + 2 * (i + 1) for i in range(depth)], "states, modulation, RoPE, two scores a block"
+
+
+def test_weights_that_can_only_be_read_by_calling(small, apply):
+    """As with GGUF files: what .weight holds is packed and has another shape."""
+    class Operations(comfy.ops.disable_weight_init):
+        class Linear(torch.nn.Module):
+            def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
+                super().__init__()
+                self.in_features, self.out_features, self.packed = in_features, out_features, None
+
+            @property
+            def weight(self):
+                raise AssertionError("the packed weight was read")
+
+            def _load_from_state_dict(self, state, prefix, *others):
+                self.packed, self.bias = state.pop(f"{prefix}weight").flatten(), state.pop(f"{prefix}bias", None)
+
+            def forward(self, x):
+                return torch.nn.functional.linear(x, self.packed.reshape(self.out_features, self.in_features), self.bias)
+
+    packed = type(small)(type(small).drawn(), operations=Operations)
+    model, runs = apply(packed.patcher)
+    expected_model, expected = apply()
+    assert torch.equal(packed.sample(model), small.sample(expected_model))
+    assert torch.equal(recording(runs).scores, recording(expected).scores)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.1), (torch.float16, 0.01)], ids=["bf16", "fp16"])
+def test_half_precision(small, apply, dtype, tolerance):
+    half = type(small)(type(small).drawn(), dtype=dtype)
+    model, runs = apply(half.patcher)
+    assert torch.equal(half.sample(model, steps=1), half.sample(half.patcher, steps=1))
+    expected_model, expected = apply()
+    small.sample(expected_model, steps=1)
+    scores, wanted = recording(runs).scores, recording(expected).scores
+    assert (scores - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_torch_compile(small, apply, monkeypatch, backend):
+    """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
+    import comfy.ldm.modules.attention
+
+    monkeypatch.setattr(comfy.ldm.modules.attention, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+    torch.compiler.reset()
+    plain = small.sample(compiled(small.patcher, backend))
+    mine, runs = apply(compiled(small.patcher, backend))
+    for steps in (3, 5):  # the code is used again
+        assert torch.equal(small.sample(mine, steps=steps), small.sample(compiled(small.patcher, backend), steps=steps))
+    uncompiled, expected = apply()
+    small.sample(uncompiled, steps=5)
+    scores, wanted = recording(runs).scores, recording(expected).scores
+    assert (scores - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+    assert torch.equal(small.sample(compiled(small.patcher, backend)), plain), "nothing of ours is left in the compiled code"
+    torch.compiler.reset()
