@@ -14,6 +14,11 @@ from comfy.text_encoders.flux import T5XXLTokenizer
 from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.nodes import host
 
+try:
+    from comfy.text_encoders import z_image
+except ImportError:  # not on this host
+    z_image = None
+
 
 def random_clip(tokenizer, model, key: str, tokenizer_data=None):
     """A text encoder of ComfyUI's with its own tokenizer and few, random weights."""
@@ -65,15 +70,20 @@ def qwen():
         return random_clip(qwen_image.QwenImageTokenizer, qwen_image.te(), "qwen25_7b")
 
 
+def zimage():
+    return random_clip(z_image.ZImageTokenizer, z_image.te(), "qwen3_4b")
+
+
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
-         "flux2 dev": (dev, "flux2", "mistral3_24b"), "qwen-image": (qwen, "qwen_image", "qwen25_7b")}
+         "flux2 dev": (dev, "flux2", "mistral3_24b"), "z-image": (zimage, "z_image", "qwen3_4b"),
+         "qwen-image": (qwen, "qwen_image", "qwen25_7b")}
 
 
 @pytest.mark.parametrize("name", TEXTS)
 @torch.no_grad()
 def test_a_phrases_own_tokens_are_found_in_the_template(name):
     build, family, key = TEXTS[name]
-    if family == "flux2" and not hasattr(flux, "KleinTokenizer"):
+    if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (family == "z_image" and z_image is None):
         pytest.skip("not on this host")
     clip = build()
     encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.comfyui"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import comfy.ops
 import comfy.supported_models
 import pytest
@@ -133,7 +135,9 @@ def test_torch_compile(small, apply, monkeypatch, backend):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.modules.attention
 
-    monkeypatch.setattr(comfy.ldm.modules.attention, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+    for module, name in ((comfy.ldm.modules.attention, "optimized_attention"),
+                         (sys.modules[type(small.patcher.model.diffusion_model).__module__], "optimized_attention_masked")):
+        monkeypatch.setattr(module, name, comfy.ldm.modules.attention.attention_pytorch)
     torch.compiler.reset()
     plain = small.sample(compiled(small.patcher, backend))
     mine, runs = apply(compiled(small.patcher, backend))

@@ -3,7 +3,7 @@
 from ..defaults import Defaults
 
 NAME = "z_image"
-TITLE = "Z-Image (Turbo, Base, Edit)"
+TITLE = "Z-Image"
 # The layers are those that others found (FreeFuse); the rest is that of Flux.2's authors
 DEFAULTS = Defaults(first_layer=16 / 29, last_layer=25 / 29, first_step=0.0, temperature=1000.0, softmax_first=False)
 PATCH, PIXELS = 2, 16
