@@ -26,7 +26,8 @@ class Block(Protocol):
 
 @dataclass(frozen=True)
 class TextStream:
-    """A Block with weights of its own for text: the text-stream half of a double-stream block, whatever its model calls it.
+    """A Block of attention, then MLP: the text-stream half of a double-stream block, whatever its model calls it, or one with the same
+    weights for text and image.
 
     shift, scale, gate: B x 1 x D, for the attention (1) and the MLP (2). qkv: see Block.project.
     """

@@ -114,13 +114,17 @@ def test_what_ships_needs_nothing_that_does_not(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8), ("qwen_image", 60), ("chroma", 19)])
+SHARED = ("z_image",)  # families without blocks of their own for text
+
+
+@pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8), ("z_image", 30), ("qwen_image", 60), ("chroma", 19)])
 def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
     family, table = FAMILIES[family], (ROOT / "README.md").read_text(encoding="utf-8").split("## Models")[1].split("\n## ")[0]
     layers, first_step = family.DEFAULTS.layers(depth), family.DEFAULTS.first_step
     steps = f"steps from {first_step:.0%} on" if first_step else "all steps"
     auto = f"layers {layers[0]}-{layers[-1]} of {depth}, {steps}, temperature {family.DEFAULTS.temperature:g}"
-    start = f"| {family.TITLE} | double-stream blocks | {auto} |"
+    blocks = "layers that text and image share" if family.NAME in SHARED else "double-stream blocks"
+    start = f"| {family.TITLE} | {blocks} | {auto} |"
     assert sum(line.startswith(start) for line in table.split("\n")) == 1, start
     assert table.count("\n| ") == 1 + len(FAMILIES)
 

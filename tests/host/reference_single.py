@@ -42,7 +42,8 @@ def sight(is_concept, is_own):
 @dataclass(frozen=True)
 class NextDiT:
     """Z-Image and Lumina 2. concept_at: the concepts' place among the text tokens, which are counted from 1. multiple: to which
-    text and pictures are filled up. modulation: the layer's name for it; silu: what it is taken of. from_1000: whether time is counted so."""
+    text and pictures are filled up. modulation: the layer's name for it; silu: whether time goes through one before. from_1000:
+    whether time is counted from 1000 down, not from 1."""
 
     concept_at: int
     multiple: int = 32

@@ -55,13 +55,14 @@ class SmallModel(SmallFlux):
 
 class SmallZImage(SmallModel):
     width = 96
-    config = dict(dim=256, n_layers=3, n_refiner_layers=2, n_heads=2, n_kv_heads=2, axes_dims=(32, 48, 48), rope_theta=256.0, cap_feat_dim=96)
+    config = dict(dim=256, n_layers=3, n_refiner_layers=2, n_heads=2, n_kv_heads=2, axes_dims=(32, 48, 48), rope_theta=256.0,
+                  cap_feat_dim=96)
 
     @classmethod
     def empty(cls, **made):
-        return cls.built("ZImage", {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True, "axes_lens": (1536, 512, 512),
-                                    "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0,
-                                    "pad_tokens_multiple": 32, **cls.config}, **made)
+        return cls.built("ZImage", {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True,
+                                    "axes_lens": (1536, 512, 512), "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True,
+                                    "time_scale": 1000.0, "pad_tokens_multiple": 32, **cls.config}, **made)
 
 
 class SmallQwen(SmallModel):
