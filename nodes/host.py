@@ -22,6 +22,8 @@ from ..core.families import FAMILIES, Defaults
 from ..core.families.chroma import comfyui as chroma
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
+from ..core.families.krea2 import comfyui as krea2
+from ..core.families.lumina2 import comfyui as lumina2
 from ..core.families.qwen_image import comfyui as qwen_image
 from ..core.families.z_image import comfyui as z_image
 from ..core.recording import joined
@@ -29,13 +31,18 @@ from . import compiled
 from .capture import Capture
 from .runs import ConceptRuns, Fingerprint, Run
 
+try:
+    from comfy.ldm.krea2.model import SingleStreamDiT
+except ImportError:
+    SingleStreamDiT: tuple = ()  # older hosts have none, and nothing is an instance of it
+
 DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached by the node that loads it
 
 
 # Which class of ComfyUI's a family's transformer is
 _TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux,
-                 z_image: comfy.ldm.lumina.model.NextDiT, qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel,
-                 chroma: comfy.ldm.chroma.model.Chroma}
+                 z_image: comfy.ldm.lumina.model.NextDiT, lumina2: comfy.ldm.lumina.model.NextDiT, krea2: SingleStreamDiT,
+                 qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma}
 
 
 def family_of(model):
@@ -46,7 +53,7 @@ def family_of(model):
             return family
     supported = ", ".join(family.TITLE for family in FAMILIES.values())
     raise ValueError(f"Concept Attention cannot look into this model: it is a {type(model.model).__name__} "
-                     f"({type(transformer).__name__}). Supported: {supported}. Connect one of these.")
+                     f"({type(transformer).__name__}). Supported: {supported}. Connect one of these; where it is one, update ComfyUI.")
 
 
 def phrase_encoder(clip, family) -> Callable[[str], Tensor]:

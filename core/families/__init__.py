@@ -18,9 +18,9 @@ comfyui also says what ComfyUI has to be asked for:
   TEXT_KEYS, TOKENIZE     which text encoder's row holds the concepts' tokens, and how it is asked to take them literally
 """
 
-from . import chroma, flux1, flux2, qwen_image, z_image
+from . import chroma, flux1, flux2, krea2, lumina2, qwen_image, z_image
 from .defaults import BLOCKS, Defaults
 
 __all__ = ["BLOCKS", "FAMILIES", "Defaults"]
 
-FAMILIES = {family.NAME: family for family in (flux1, flux2, z_image, qwen_image, chroma)}
+FAMILIES = {family.NAME: family for family in (flux1, flux2, z_image, lumina2, krea2, qwen_image, chroma)}

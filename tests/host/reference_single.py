@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from reference_joint import Weights, tokens, waves
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 
 def rms(x, weight, eps=1e-5):
@@ -129,3 +129,67 @@ class NextDiT:
         y = norm("ffn_norm1", x) * (1 + scale2)
         y = w.linear(f"{name}.feed_forward.w2", silu(w.linear(f"{name}.feed_forward.w1", y)) * w.linear(f"{name}.feed_forward.w3", y))
         return x + gate2.double().tanh() * norm("ffn_norm2", y), q, k, out
+
+
+class Krea2:
+    """Krea 2: all text at position 0, of several layers of its encoder; a gate on attention; keys and values in fewer heads."""
+
+    patch = 2
+
+    def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=()):
+        """Scores by space, L x C x N, of one picture. latent, references: channels x 1 x h x w. text: T x layers * D_text."""
+        w, width = Weights(weights), config["features"] // config["heads"]
+        own_text = torch.arange(len(text) + len(concepts)) < len(text)
+        nothing = torch.zeros_like(own_text)
+
+        told = torch.cat((text, concepts)).double().unflatten(-1, (config["txtlayers"], -1))
+        for i in range(2):
+            layerwise = f"txtfusion.layerwise_blocks.{i}"
+            told = torch.stack([self.fusion(w, config, layerwise, x, torch.ones(1, 1, dtype=torch.bool)) for x in told])
+        told = w.linear("txtfusion.projector", told.transpose(1, 2))[..., 0]
+        for i in range(2):
+            told = self.fusion(w, config, f"txtfusion.refiner_blocks.{i}", told, sight(~own_text, nothing))
+        told = w.mlp("txtmlp.1", self.gelu, "txtmlp.3", rms(told, 1 + w.w["txtmlp.0.scale"]))
+
+        pictures = [picture[:, 0].double() for picture in (latent, *references)]
+        image = w.linear("first", torch.cat([tokens(picture) for picture in pictures]))
+        grids = [[-(-side // 2) for side in picture.shape[1:]] for picture in pictures]
+        places = torch.cat([torch.zeros(len(told), 3), *(
+            torch.cartesian_prod(torch.tensor([float(number)]), torch.arange(float(rows)), torch.arange(float(columns)))
+            for number, (rows, columns) in enumerate(grids))])
+        turn = turns(places, (width - 12 * (width // 16), 6 * (width // 16), 6 * (width // 16)), 1000.0)
+        mods = w.linear("tproj.1", self.gelu(w.mlp("tmlp.0", self.gelu, "tmlp.2", waves(t))))
+
+        x, place = torch.cat((told, image)), torch.arange(len(told) + len(image))
+        is_concept = (place >= len(text)) & (place < len(told))
+        is_own = (place >= len(told)) & (place < len(told) + grids[0][0] * grids[0][1])
+        found = {"output": [], "cross-attention": []}
+        for i in range(config["layers"]):
+            scale1, shift1, gate1, scale2, shift2, gate2 = (mods + w.w[f"blocks.{i}.mod.lin"]).chunk(6)
+            y = (1 + scale1) * rms(x, 1 + w.w[f"blocks.{i}.prenorm.scale"]) + shift1
+            added, q, k, out = self.attention(w, f"blocks.{i}.attn", config["heads"], config["kvheads"], y, sight(is_concept, is_own), turn)
+            x = x + gate1 * added
+            x = x + gate2 * self.swiglu(w, f"blocks.{i}.mlp", (1 + scale2) * rms(x, 1 + w.w[f"blocks.{i}.postnorm.scale"]) + shift2)
+            found["output"].append(out[is_concept] @ out[is_own].T)
+            found["cross-attention"].append(torch.einsum("chd,nhd->cn", q[is_concept], k[is_own]))
+        return {space: torch.stack(scores) for space, scores in found.items()}
+
+    @staticmethod
+    def gelu(x):
+        return gelu(x, approximate="tanh")
+
+    def fusion(self, w, config, name, x, may_see):
+        y = rms(x, 1 + w.w[f"{name}.prenorm.scale"])
+        x = x + self.attention(w, f"{name}.attn", config["txtheads"], config["txtkvheads"], y, may_see)[0]
+        return x + self.swiglu(w, f"{name}.mlp", rms(x, 1 + w.w[f"{name}.postnorm.scale"]))
+
+    def swiglu(self, w, name, x):
+        return w.linear(f"{name}.down", silu(w.linear(f"{name}.gate", x)) * w.linear(f"{name}.up", x))
+
+    def attention(self, w, name, heads, fewer, x, may_see, turn=None):
+        """What is added, queries and keys before RoPE, and what attention gives before the gate."""
+        q, k, v = (w.linear(f"{name}.{layer}", x).unflatten(-1, (n, -1)) for layer, n in (("wq", heads), ("wk", fewer), ("wv", fewer)))
+        q, k = (rms(part, 1 + w.w[f"{name}.qknorm.{norm}.scale"]) for part, norm in ((q, "qnorm"), (k, "knorm")))
+        k, v = (part.repeat_interleave(heads // fewer, dim=1) for part in (k, v))
+        out = attend(*((q, k) if turn is None else (turned(q, turn), turned(k, turn))), v, may_see)
+        return w.linear(f"{name}.wo", out * torch.sigmoid(w.linear(f"{name}.gate", x))), q, k, out

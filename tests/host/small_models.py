@@ -20,6 +20,8 @@ class Drawn:
             a = rng.standard_normal(shape)
             if name.endswith(".bias"):
                 a = 0.02 * a
+            elif name.endswith(".scale"):  # Krea's, to which one is added
+                a = 0.1 * a
             elif len(shape) == 1:
                 a = 1 + 0.1 * a
             else:
@@ -63,6 +65,26 @@ class SmallZImage(SmallModel):
         return cls.built("ZImage", {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True,
                                     "axes_lens": (1536, 512, 512), "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True,
                                     "time_scale": 1000.0, "pad_tokens_multiple": 32, **cls.config}, **made)
+
+
+class SmallLumina2(SmallModel):
+    width = 96
+    config = dict(dim=192, n_layers=3, n_refiner_layers=2, n_heads=4, n_kv_heads=2, axes_dims=(16, 16, 16), rope_theta=10_000.0,
+                  cap_feat_dim=96)
+
+    @classmethod
+    def empty(cls, **made):
+        return cls.built("Lumina2", {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "qk_norm": True,
+                                     "axes_lens": (300, 512, 512), "ffn_dim_multiplier": 4.0, **cls.config}, **made)
+
+
+class SmallKrea2(SmallModel):
+    frames, width = (1,), 96
+    config = dict(features=256, heads=4, kvheads=2, layers=3, txtdim=32, txtlayers=3, txtheads=2, txtkvheads=1)
+
+    @classmethod
+    def empty(cls, **made):
+        return cls.built("Krea2", {"image_model": "krea2", **cls.config}, **made)
 
 
 class SmallQwen(SmallModel):

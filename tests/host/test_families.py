@@ -21,8 +21,8 @@ from conftest import Clip, SmallChroma, SmallFlux, SmallFlux2
 from oracle import traces
 from reference import DoubleStream
 from reference_joint import QwenImage
-from reference_single import NextDiT
-from small_models import SmallQwen, SmallZImage
+from reference_single import Krea2, NextDiT
+from small_models import SmallKrea2, SmallLumina2, SmallQwen, SmallZImage
 
 TOLERANCE = 2e-4  # of the largest value
 
@@ -36,7 +36,7 @@ class Case:
     golden: str
     model: Callable
     bare: Callable
-    reference: DoubleStream | NextDiT | QwenImage
+    reference: DoubleStream | Krea2 | NextDiT | QwenImage
     text_key: str
     there: bool = True
     drawn: Callable | None = None
@@ -51,6 +51,10 @@ CASES = {case.golden: case for case in (
          "global_modulation" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__),
     Case("z_image", "z_image", SmallZImage, SmallZImage, NextDiT(concept_at=4), "qwen3_4b", hasattr(comfy.supported_models, "ZImage"),
          drawn=SmallZImage.drawn),
+    Case("lumina2", "lumina2", SmallLumina2, SmallLumina2, NextDiT(concept_at=2, multiple=1, modulation="adaLN_modulation.1", silu=True,
+                                                                   from_1000=False), "gemma2_2b",
+         hasattr(comfy.supported_models, "ZImage"), drawn=SmallLumina2.drawn, references=False),  # the hosts that number its layers
+    Case("krea2", "krea2", SmallKrea2, SmallKrea2, Krea2(), "qwen3vl_4b", hasattr(comfy.supported_models, "Krea2"), drawn=SmallKrea2.drawn),
     Case("qwen_image", "qwen_image", SmallQwen, SmallQwen, QwenImage(), "qwen25_7b", drawn=SmallQwen.drawn),
     Case("chroma", "chroma", SmallChroma, SmallChroma, DoubleStream(patch=2, distilled=True), "t5xxl",
          drawn=SmallChroma.drawn, references=False),
@@ -212,7 +216,7 @@ def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip
     more = single(case, data, blocks)
     probe, latent = Probe(small.patcher), torch.randn(1, small.channels, 6, 4, generator=torch.Generator().manual_seed(3))
     transformer = small.patcher.model.diffusion_model
-    last = getattr(transformer, "norm_out", None) or transformer.final_layer
+    last = next(getattr(transformer, name) for name in ("norm_out", "final_layer", "last") if hasattr(transformer, name))
     for module in (*getattr(transformer, "single_blocks", ())[more.get("singles", 0):], last):
         monkeypatch.setattr(module, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop where all had been seen"))
     runs = ConceptAttentionImage.execute(probe.model, clip, "cat, dog", "sky", 0.5, 1, 7, "mean", True, latent={"samples": latent},

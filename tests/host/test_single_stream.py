@@ -11,11 +11,11 @@ import torch
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from conftest import Clip
 from oracle import of, traces
-from small_models import SmallZImage
+from small_models import SmallKrea2, SmallLumina2, SmallZImage
 from test_comfy_compiler import compiler, kept  # noqa: F401
 from test_matrix_neighbours import compiled, overridden
 
-MODELS = {"z_image": (SmallZImage, "ZImage")}
+MODELS = {"z_image": (SmallZImage, "ZImage"), "lumina2": (SmallLumina2, "ZImage"), "krea2": (SmallKrea2, "Krea2")}  # and hosts' classes
 
 
 @pytest.fixture(scope="module", params=MODELS)
