@@ -22,8 +22,8 @@ def fits(model: nn.Module) -> bool:
     return True
 
 
-def blocks(model: nn.Module) -> dict[int, nn.Module]:
-    """All blocks, by ComfyUI's numbers for them."""
+def blocks(model: nn.Module, singles: int | None = 0) -> dict[int, nn.Module]:
+    """All blocks, whatever `singles`, by ComfyUI's numbers for them."""
     return dict(enumerate(model.blocks))
 
 

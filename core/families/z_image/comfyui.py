@@ -21,8 +21,8 @@ def fits(model: nn.Module) -> bool:
     return getattr(model, "pad_tokens_multiple", None) is not None and hasattr(model, "final_layer")
 
 
-def blocks(model: nn.Module) -> dict[int, nn.Module]:
-    """The layers over text and image, by ComfyUI's numbers for them."""
+def blocks(model: nn.Module, singles: int | None = 0) -> dict[int, nn.Module]:
+    """The layers over text and image, whatever `singles`, by ComfyUI's numbers for them."""
     return dict(enumerate(model.layers))
 
 
