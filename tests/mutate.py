@@ -39,6 +39,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 TESTS = {  # what to run when a module is changed, the quickest first
     "concepts": ["test_concepts.py"],
+    "files": ["test_hostile_files.py"],
     "masks": ["test_maps.py", "test_masks.py"],
     "metrics": ["test_metrics.py", "test_metrics_protocols.py", "test_golden.py"],
     "paper_metrics": ["test_metrics_protocols.py"],
@@ -89,8 +90,8 @@ def meaning(source: str) -> str | None:
     return ast.dump(tree)
 
 
-def passes(tests: list[Path], patience: float) -> bool:
-    """Whether the tests pass, in a fork."""
+def outcome(tests: list[Path], patience: float) -> str:
+    """Whether the tests "passed", "failed" or "hung", in a fork."""
     child = os.fork()
     if not child:
         os.setpgrp()
@@ -100,11 +101,11 @@ def passes(tests: list[Path], patience: float) -> bool:
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status == 0
+            return "failed" if status else "passed"
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return False
+    return "hung"
 
 
 def main(modules: list[str]) -> None:
@@ -119,18 +120,21 @@ def main(modules: list[str]) -> None:
         for module in modules:
             file, tests = copy / module, [copy / "tests" / name for name in TESTS[Path(module).stem]]
             source, started = file.read_text("utf-8"), time.monotonic()
-            if not passes(tests, 600):
+            if outcome(tests, 600) != "passed":
                 raise SystemExit(f"The tests of {module} fail as they are.")
-            patience, found, lived = max(20.0, PATIENCE * (time.monotonic() - started)), 0, 0
+            patience, found, lived, hung = max(20.0, PATIENCE * (time.monotonic() - started)), 0, 0, 0
             for operator, line, changed in changes(source):
                 file.write_text(changed, "utf-8")
                 found += 1
-                if passes(tests, patience):
+                how = outcome(tests, patience)
+                hung += how == "hung"
+                if how == "passed":
                     lived += 1
                     after = [text[1:].strip() for text in difflib.ndiff(source.splitlines(), changed.splitlines()) if text[0] == "+"]
                     print(f"{module}:{line}: {operator}: {' / '.join(after) or 'a line less'}", flush=True)
             file.write_text(source, "utf-8")
-            print(f"{module}: {found - lived} of {found} changes noticed, {(found - lived) / max(1, found):.1%}", flush=True)
+            print(f"{module}: {found - lived} of {found} changes noticed, {(found - lived) / max(1, found):.1%}; {hung} of them because "
+                  f"the tests took more than {patience:.0f} s", flush=True)
             total, survivors = total + found, survivors + lived
         print(f"all: {total - survivors} of {total}, {(total - survivors) / max(1, total):.1%}")
 

@@ -1,5 +1,7 @@
 """What the user types."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,7 @@ from concept_saliency.core.concepts import (
     Concept,
     ConceptInputs,
     concept_vectors,
+    own_tokens,
     parse_concepts,
     parse_contrast,
     row_of,
@@ -19,6 +22,7 @@ from concept_saliency.core.concepts import (
 
 def test_commas_lines_and_synonyms():
     assert parse_concepts(" the  red car,\nsky | heaven \n,, ") == (Concept(("the red car",)), Concept(("sky", "heaven")))
+    assert [concept.name for concept in parse_concepts("the red car, sky | heaven")] == ["the red car", "sky"]
 
 
 @pytest.mark.parametrize("text, message", [("", "No concept"), ("|,\n|", "No concept"), ("a, A", "there twice"), ("a|b, b", "there twice"),
@@ -78,3 +82,25 @@ def test_what_is_asked_for_is_the_output_space_with_self_attention_unless_said()
     assert (inputs.concepts, inputs.contrast, inputs.vectors.shape) == (("cat",), ("sky",), (1, 2, 3))
     assert (inputs.cross_attention, inputs.self_attention, inputs.linear) == (False, True, False)
     assert ConceptInputs(("a",), (), inputs.vectors).self_attention and not ConceptInputs(("a",), (), inputs.vectors).cross_attention
+
+
+def test_what_was_typed_stays_as_it_was_typed():
+    """Concepts are kept on a model between runs, and told apart by what is in them."""
+    inputs = ConceptInputs(("a",), (), torch.ones(1, 1, 2))
+    for kept, field in ((Concept(("a",)), "phrases"), (inputs, "concepts")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(kept, field, ("b",))
+    assert len({Concept(("a",)), Concept(("a",)), Concept(("b",))}) == 2
+
+
+@pytest.mark.parametrize("phrase, around", [([7, 8], ([1, 2], [3])), ([7], ([], [3])), ([7, 7, 9], ([1], [])), ([3, 4], ([1, 2], [3])),
+                                            ([], ([1, 2], [3]))])
+def test_a_phrase_is_what_stands_between_the_parts_of_the_template(phrase, around):
+    """Text encoders put prompts into templates; a phrase may begin with the very token that follows it there."""
+    before, after = around
+    row = [*before, *phrase, *after]
+    assert sorted(row[own_tokens(row, [*before, *after])]) == sorted(phrase)
+
+
+def test_a_text_that_is_shorter_than_an_empty_one_has_no_tokens():
+    assert own_tokens([1, 2], [1, 2, 3, 4]) == slice(2, 2)

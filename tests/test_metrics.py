@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from concept_saliency.core.metrics import boundary_iou, iou
+from concept_saliency.core.metrics import ClassMetrics, SegmentationMetrics, ThingMetrics, bootstrapped, boundary_iou, iou
 
 
 def block(rows: slice, columns: slice, size=(10, 10)) -> torch.Tensor:
@@ -40,3 +40,41 @@ def test_the_band_is_two_hundredths_of_the_diagonal_wide():
 def test_nothing_has_no_edge():
     nothing, something = torch.zeros(8, 8, dtype=torch.bool), block(slice(2, 4), slice(2, 4), (8, 8))
     assert boundary_iou(nothing, nothing) == 1 and boundary_iou(nothing, something) == 0
+
+
+def test_classes_at_once_by_hand():
+    """Four pixels: a cat, a cat, a dog, background. Found: cat, dog, dog, and a rival's, which is background.
+
+    IoU: background 1 of 1, cat 1 of 2, dog 1 of 2. A pixel that nobody labelled does not count, whatever is found there.
+    """
+    cat, dog, sky = [[0.8, 0.1, 0.1, 0.1, 0.9]], [[0.1, 0.7, 0.6, 0.2, 0.0]], [[0.1, 0.2, 0.3, 0.7, 0.1]]
+    figures = ClassMetrics()
+    figures.add(torch.tensor([cat, dog, sky]), torch.tensor([[1, 1, 2, 0, -1]]), ("cat", "dog"))
+    assert figures.pixel_accuracy == 3 / 4 and figures.mean_iou == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
+    figures.add(torch.tensor([[[0.0, 0.7, 0.6, 0.2, 0.0]], sky]), torch.tensor([[0, 1, 1, 0, -1]]), ("dog",))
+    assert figures.pixel_accuracy == 7 / 8 and figures.mean_iou == pytest.approx((3 / 3 + 1 / 2 + 3 / 4) / 3), "all pictures together"
+
+
+def test_a_flat_map_finds_nothing():
+    """No part of it exceeds its mean: every pixel is called background."""
+    figures = SegmentationMetrics()
+    figures.add(torch.full((2, 2), 0.5), torch.tensor([[True, False], [False, False]]))
+    assert figures.pixel_accuracy == 3 / 4
+
+
+def test_things_without_a_labelled_pixel_do_not_hide_those_after_them():
+    """A thing in the upper row, one that lies where nobody labelled, and one in the lower left."""
+    upper, lower = torch.tensor([[True, True], [False, False]]), torch.tensor([[False, False], [True, False]])
+    unlabelled = torch.tensor([[False, False], [False, True]])
+    figures = ThingMetrics()
+    figures.add(((unlabelled, unlabelled.float(), unlabelled), (upper, upper.float(), upper), (upper, upper.float(), lower)), ~unlabelled)
+    assert figures.ious == [[1.0, 0.0]] and figures.precisions == [[1.0, pytest.approx(1 / 3)]]
+    figures.add([(unlabelled, unlabelled.float(), unlabelled)], ~unlabelled)
+    assert len(figures.ious) == 1, "a picture of such things alone"
+
+
+def test_an_interval_holds_the_mean_and_pictures_are_drawn_whole():
+    mean, low, high = bootstrapped([[0.0, 0.0, 0.0], [1.0]])
+    assert (mean, low, high) == (0.25, 0.0, 1.0), "one picture or the other; of things drawn alone it would be narrower"
+    assert all(value != value for value in bootstrapped([])) and len(bootstrapped([])) == 3
+    assert bootstrapped([[0.5]] * 4) == (0.5, 0.5, 0.5)

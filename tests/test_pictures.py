@@ -38,6 +38,11 @@ def test_any_size(height, width, megapixels):
     assert model_size(height, width, 0) == (height, width)
 
 
+def test_however_small_the_limit_a_token_is_left():
+    assert model_size(100, 200, 1e-4) == model_size(200, 100, 1e-4) == (16, 16)
+    assert model_size(100, 100, 2 * 256 / MEGAPIXEL) == (16, 16), "two tokens are allowed, but one is square"
+
+
 @pytest.mark.parametrize("megapixels", [-1.0, math.nan, math.inf])
 def test_a_limit_that_is_none(megapixels):
     with pytest.raises(ValueError, match="expected 0 .the picture's own size. or more"):
@@ -50,6 +55,10 @@ def test_resized_without_aliasing():
     board[::2, ::2] = board[1::2, 1::2] = 0
     small = resized(board.expand(1, 3, -1, -1), (64, 64))
     assert small.shape == (1, 3, 64, 64) and (small[..., 4:-4, 4:-4] - 0.5).abs().max() < 0.02
+    lines = torch.zeros(1, 1, 64, 256)
+    lines[..., ::8] = 1
+    pairs = resized(lines, (16, 64)).unflatten(-1, (-1, 2)).mean(-1)
+    assert (pairs[..., 1:-1] - 1 / 8).abs().max() < 0.001, "fine lines are neither lost nor brighter"
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 32:] = 1
     assert resized(edge, (32, 48)).min() >= 0 and resized(edge, (32, 48)).max() <= 1
@@ -95,7 +104,20 @@ def test_what_scanners_write(picture, tmp_path, bits, photometric):
     assert np.abs(np.asarray(read(tmp_path / "scan.tif").convert("L")).astype(int) - np.asarray(picture)).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_every_grey_is_the_nearest_of_256(tmp_path, bits):
+    """Not one is a step darker; black is 0 and white is 255."""
+    values = np.arange(2**bits).reshape(64, -1)
+    a, b = values.reshape(-1, 2).T
+    packed = values.astype("<u2") if bits == 16 else np.stack((a >> 4, (a & 15) << 4 | b >> 8, b & 255), axis=1).astype(np.uint8)
+    (tmp_path / "scan.tif").write_bytes(tiff(bits, 1, packed.tobytes(), values.shape[::-1]))
+    found = np.asarray(read(tmp_path / "scan.tif").convert("L")).astype(float)
+    assert np.abs(found - values / (2**bits - 1) * 255).max() <= 0.5 + 1e-9
+
+
 @pytest.mark.parametrize("values, message", [
+    (np.full((4, 4), -0.5, dtype=np.float32), "numbers from -0.5 to -0.5"),
+    (np.full((4, 4), 1.5, dtype=np.float32), "numbers from 1.5 to 1.5"),
     (np.full((4, 4), 200, dtype=np.float32), "numbers from 200 to 200, expected 0 .black. to 1"),
     (np.full((4, 4), np.nan, dtype=np.float32), "numbers from nan to nan"),
     (np.full((4, 4), 70_000, dtype=np.int32), "32-bit whole numbers")])
@@ -156,3 +178,18 @@ def test_files_in_a_folder_are_all_named(picture, tmp_path):
         read(tmp_path / "in" / "iphone.heic")
     with pytest.raises(ValueError, match="cannot be listed: Not a directory"):
         in_folder(tmp_path / "in" / "notes.txt")
+
+
+def test_a_link_that_leads_back_hides_nothing(picture, tmp_path):
+    for name in "abcde":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "back").symlink_to(tmp_path)
+        picture.save(tmp_path / name / "a.png")
+    assert len(in_folder(tmp_path)[0]) == 5
+
+
+def test_a_link_to_a_damaged_picture_is_not_said_to_lead_nowhere(tmp_path):
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "link.png").symlink_to(tmp_path / "damaged.png")
+    with pytest.raises(Unreadable, match="link.png' cannot be read as a picture: it is damaged"):
+        read(tmp_path / "link.png")

@@ -18,7 +18,7 @@ def seen(maps, contrast=(), size=None) -> Saliency:
 
 def test_a_pixel_belongs_to_the_concept_that_wins_it_and_to_nothing_where_a_rival_does():
     maps = seen([[[0.6, 0.2, 0.3, 0.1]], [[0.3, 0.5, 0.3, 0.2]]], [[[0.1, 0.3, 0.4, 0.7]]])
-    assert labels(maps).tolist() == [[[0, 1, NOTHING, NOTHING]]]
+    assert labels(maps).tolist() == [[[0, 1, -1, -1]]] and NOTHING == -1
     parts = disjoint_masks(labels(maps), 2)
     assert parts.tolist() == [[[[1, 0, 0, 0]], [[0, 1, 0, 0]]]], "what nobody wants is in no mask"
 
@@ -126,3 +126,22 @@ def test_three_points_of_the_first_picture_unless_said():
     maps = torch.stack((hills((10, 10, 0.9), (10, 80, 0.8), (50, 10, 0.7), (50, 80, 0.6)), hills((30, 40, 0.9))))[:, None]
     two = Saliency(("cat",), maps, (64, 96), (64, 96), maps.amax((2, 3)), (), torch.zeros(2, 0, 64, 96))
     assert point_prompts(two, 0)[0] == [{"x": 10, "y": 10}, {"x": 80, "y": 10}, {"x": 10, "y": 50}]
+
+
+def tops(*places, size) -> torch.Tensor:
+    """A map with single pixels at (y, x, height)."""
+    heat = torch.zeros(size)
+    for y, x, height in places:
+        heat[y, x] = height
+    return heat
+
+
+def test_points_are_an_eighth_of_the_shorter_side_apart():
+    """Of 72 pixels 9: within a square of 9 around a point, 4 to each side, no lower one is another."""
+    assert len(peaks(tops((30, 40, 0.9), (26, 36, 0.8), size=(72, 100)), 5)) == 1
+    assert len(peaks(tops((30, 40, 0.9), (30, 45, 0.8), size=(72, 100)), 5)) == 2
+
+
+def test_on_the_smallest_maps_neighbours_are_one_point():
+    assert peaks(tops((3, 3, 0.9), (2, 2, 0.8), size=(8, 8)), 5) == [{"x": 3, "y": 3}]
+    assert len(peaks(tops((3, 3, 0.9), (3, 5, 0.8), size=(8, 8)), 5)) == 2
