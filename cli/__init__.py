@@ -51,4 +51,5 @@ def main(argv: list[str] | None = None) -> int:
     try:
         shell.main(argv, prog_name="concept-saliency")
     except SystemExit as done:  # click's own way to end
-        return done.code
+        return int(done.code or 0)
+    return 0

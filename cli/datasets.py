@@ -1,14 +1,14 @@
 """The data sets of the evaluation: pictures, what is in them, and where.
 
-A data set is a sequence that reads a sample when it is asked for, and holds no file open.
+A data set reads a sample when it is asked for, and holds no file open.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -41,7 +41,24 @@ class Sample:
     numbers: tuple[int, ...] = ()
 
 
-class TinyWorld(Sequence):
+class DataSet(Protocol):
+    """Samples by number.
+
+    title: for the report. contrast: rivals of the targets. together: whether the targets of a picture compete with one another.
+    label_size: (H, W) at which labels are scored; None: as they are.
+    """
+
+    title: str
+    contrast: str
+    together: bool
+    label_size: tuple[int, int] | None
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class TinyWorld(DataSet):
     """Scenes of the tiny world, by seed."""
 
     title, contrast, together, label_size = "Tiny world", DEFAULT_CONTRAST, False, None
@@ -54,11 +71,13 @@ class TinyWorld(Sequence):
 
     def __getitem__(self, index: int) -> Sample:
         scene = make_scene(self.seeds[index])
-        labels = sum((i + 1) * scene.masks[thing].astype(np.int16) for i, thing in enumerate(scene.things))
+        labels = np.zeros(scene.image.shape[:2], dtype=np.int16)
+        for i, thing in enumerate(scene.things):
+            labels[scene.masks[thing]] = i + 1
         return Sample(f"scene {self.seeds[index]}", scene.image, scene.things, labels, self.seeds[index])
 
 
-class ImageNetSegmentation(Sequence):
+class ImageNetSegmentation(DataSet):
     """gtsegs_ijcv.mat (Guillaumin et al. 2014): 4276 pictures with one object each, as a MATLAB 7.3 file, which is HDF5.
 
     Every cell is a reference: /value/img[i, 0] to 3 x W x H uint8, /value/gt[i, 0] to a cell whose [0, 0] refers
@@ -91,7 +110,7 @@ class ImageNetSegmentation(Sequence):
         return Sample(identity, image, (self.class_names[synset],), (mask > 0).astype(np.int16))
 
 
-class PascalVOC(Sequence):
+class PascalVOC(DataSet):
     """PascalVOC 2012 (VOCdevkit/VOC2012): the segmentation split `split`; pixels on an object's outline (255) do not count.
 
     single: only pictures with exactly one class, each class alone; else all pictures, their classes at once. paper: the authors'
@@ -146,7 +165,7 @@ class PascalVOC(Sequence):
         return resized(labels, self.label_size) if self.paper else labels
 
 
-class Folder(Sequence):
+class Folder(DataSet):
     """images/NAME.jpg (or .png ...) and masks/CLASS/NAME.png, white where the class CLASS is."""
 
     contrast, together, label_size = DEFAULT_CONTRAST, False, (224, 224)
@@ -170,13 +189,10 @@ class Folder(Sequence):
         for i, path in enumerate(masks):
             mask = np.array(read(path).convert("L")) >= 128
             if mask.shape != labels.shape:
-                raise ValueError(f"'{path}' has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {labels.shape[1]} x "
-                                 f"{labels.shape[0]}. Masks are as large as their pictures.")
+                raise ValueError(f"'{path}' has {' x '.join(map(str, mask.shape[::-1]))} pixels, its picture "
+                                 f"{' x '.join(map(str, labels.shape[::-1]))}. Masks are as large as their pictures.")
             labels[mask] = i + 1
         return Sample(self.images[index].name, image, tuple(path.parent.name for path in masks), labels)
-
-
-DataSet = TinyWorld | ImageNetSegmentation | PascalVOC | Folder
 
 
 def resized(picture: np.ndarray, size: tuple[int, int], how: Image.Resampling = Image.Resampling.NEAREST) -> np.ndarray:

@@ -88,11 +88,9 @@ def command(name: str, path: Path | None, protocol: str, split: str, class_names
     rules = protocols.rules(protocol, name)
     samples = samples or rules.samples
     tune = (60 if tiny and protocol == "ours" else 0) if tune is None else tune
-    if tiny:
-        first = HELD_OUT + 10_000 * seed
-        data = datasets.TinyWorld(range(first, first + tune + (scenes or 200)))
-    else:
-        data = opened(name, path, split, class_names, wordnet, protocol)
+    first = HELD_OUT + 10_000 * seed
+    data = (datasets.TinyWorld(range(first, first + tune + (scenes or 200))) if tiny else
+            opened(name, path, split, class_names, wordnet, protocol))
     rivals = data.contrast if contrast is None else contrast
     if len(data) <= tune:
         raise ValueError(f"{data.title} holds {len(data)} pictures, but --tune takes {tune} of them. Take fewer.")
@@ -119,8 +117,7 @@ def command(name: str, path: Path | None, protocol: str, split: str, class_names
     wanted = dict.fromkeys(itertools.chain.from_iterable(tables.values()))
     reported = steps(report, wanted, label="reporting", tell=tell)
 
-    seeds = data.seeds[report.start:report.stop] if tiny else None
-    what = f"held-out scenes, seeds {seeds[0]} to {seeds[-1]}" if tiny else f"pictures, model {model_name}"
+    what = f"held-out scenes, seeds {first + report[0]} to {first + report[-1]}" if tiny else f"pictures, model {model_name}"
     passes = "one forward pass" if samples == 1 else f"{samples} forward passes"
     click.echo(f"## {data.title}, protocol '{protocol}': {len(report)} {what}, {passes} each")
     click.echo(f"\nThe target competes with: {rivals}")

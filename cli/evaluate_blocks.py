@@ -90,7 +90,8 @@ def auroc(presences: Sequence[Sequence[tuple[bool, float]]], draws: int = 200) -
 
     rng = np.random.default_rng(0)
     drawn = [area([presences[i] for i in rng.integers(len(presences), size=len(presences))]) for _ in range(draws)]
-    return area(presences), *map(float, np.quantile(drawn, (0.025, 0.975)))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return area(presences), float(low), float(high)
 
 
 def defaults_of(setting: Setting, double: int, before: Defaults) -> Defaults:

@@ -26,7 +26,8 @@ ABSENT = 2
 
 def figures(model: TinyFlux, seeds: Iterable[int], layers: str, temperature: float) -> dict[tuple[str, bool], tuple[list, list, list]]:
     """(method, refined) -> IoU and boundary IoU of every thing that is there, and whether the mask is empty of every one that is not."""
-    found = {(method, refined): ([], [], []) for method in masks.METHODS if method != "soft" for refined in (False, True)}
+    found: dict[tuple[str, bool], tuple[list, list, list]] = {
+        (method, refined): ([], [], []) for method in masks.METHODS if method != "soft" for refined in (False, True)}
     for seed in tqdm(list(seeds), unit="scene"):
         scene, rng = make_scene(seed), np.random.default_rng(seed)
         absent = rng.choice([thing for thing in THINGS if thing not in scene.things], ABSENT, replace=False)

@@ -37,7 +37,8 @@ from .models import Tiny
 
 # method, refined with the picture; the default first, the paper's last
 MASKS = (("auto", True), ("auto", False), ("argmax", True), ("otsu", True), ("mean", False))
-TUNING = {"noise": (0.2, 0.3, 0.45, 0.6), "layers": ("0", "1", "2", "0-1", "1-2", "0-2"), "temperature": (1.0, 3.0)}
+TUNING = [Setting(level, space, layers, temperature) for space in SPACES for level in (0.2, 0.3, 0.45, 0.6)
+          for layers in ("0", "1", "2", "0-1", "1-2", "0-2") for temperature in (1.0, 3.0)]
 BATCH = 10
 
 
@@ -64,7 +65,7 @@ def thing_figures(model: TinyFlux, pictures: Sequence[Picture], settings: Iterab
     from sklearn.metrics import average_precision_score
 
     label, methods = ("choosing by masks", MASKS[:1]) if choosing else ("masks", MASKS)
-    figures = defaultdict(list)
+    figures: dict[tuple, list] = defaultdict(list)
     passes = sorted(settings, key=lambda s: s.noise_level)
     for picture in tqdm([p for p in pictures if p.truth], desc=label, unit="picture", file=sys.stderr):
         latents, guide = encode(model.codec, picture.image), picture.image.permute(0, 2, 3, 1)
@@ -88,10 +89,8 @@ def thing_figures(model: TinyFlux, pictures: Sequence[Picture], settings: Iterab
 
 def chosen_by_masks(model: TinyFlux, seeds: Iterable[int]) -> dict[str, Setting]:
     """For each space the setting whose default masks are best, by mean IoU, on these scenes."""
-    settings = [Setting(level, space, layers, temperature) for space in SPACES for level, layers, temperature
-                in itertools.product(*TUNING.values())]
-    figures = thing_figures(model, [scene(seed) for seed in seeds], settings, choosing=True)
-    return {space: max((s for s in settings if s.space == space), key=lambda s: np.mean(figures[(s, *MASKS[0])])) for space in SPACES}
+    figures = thing_figures(model, [scene(seed) for seed in seeds], TUNING, choosing=True)
+    return {space: max((s for s in TUNING if s.space == space), key=lambda s: np.mean(figures[(s, *MASKS[0])])) for space in SPACES}
 
 
 def thing_table(figures: dict[tuple, list[float]], settings: Iterable[Setting]) -> list[str]:
@@ -108,10 +107,10 @@ def thing_table(figures: dict[tuple, list[float]], settings: Iterable[Setting]) 
 
 def grid_ceilings(pictures: Iterable[Picture], patch: int = 16) -> tuple[float, float]:
     """Mean IoU of the truth itself, once it has been through the token grid: nearest, and bilinear."""
-    found = ([], [])
+    found: tuple[list[float], list[float]] = ([], [])
     for truth in (t for picture in pictures for t in picture.truth.values()):
-        size = tuple(truth.shape)
-        cells = adaptive_avg_pool2d(truth[None, None].float(), [side // patch for side in size])
+        height, width = size = tuple(truth.shape)
+        cells = adaptive_avg_pool2d(truth[None, None].float(), (height // patch, width // patch))
         for values, mode, shares in zip(found, ("nearest", "bilinear"), ((cells > 0.5).float(), cells)):
             values.append(iou(interpolate(shares, size, mode=mode)[0, 0] > 0.5, truth))
     return float(np.mean(found[0])), float(np.mean(found[1]))

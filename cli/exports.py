@@ -78,7 +78,8 @@ class Exports:
             return
         done = [line for line in lines if "error" not in line]
         concepts = [concept["concept"] for concept in done[0]["concepts"]] if done else []
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for number, line in enumerate(done, 1):
             images.append({"id": number, "file_name": line["picture"], "width": line["width"], "height": line["height"]})
             piece = self.out / FOLDER / "coco" / Path(line["picture"]).with_suffix(".json")

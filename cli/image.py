@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 
 import click
@@ -44,10 +44,11 @@ class Question:
     def answer(self, model: models.Model, picture: Image.Image, folder: Path, name: str, progress: models.Progress = iter) -> dict:
         """Write the results for one picture into `folder`; returns what JSON says of them. `progress` wraps the model's work."""
         image = pictures.as_tensor(picture)
-        shown = pictures.resized(image, pictures.model_size(*image.shape[-2:], self.megapixels))
+        height, width = image.shape[-2:]
+        shown = pictures.resized(image, pictures.model_size(height, width, self.megapixels))
         recording = model.record(shown, self.concepts, self.contrast, [self.caption], self.noise_level,
                                  range(self.seed, self.seed + self.samples), progress=progress, blocks=self.blocks)["output"]
-        return results.write(folder, image, recording.at_size(image.shape[-2:]), Path(name).name, {"picture": name}, self.look)
+        return results.write(folder, image, recording.at_size((height, width)), Path(name).name, {"picture": name}, self.look)
 
 
 def asking(command: Callable) -> Callable:
@@ -83,7 +84,7 @@ def command(files: tuple[Path, ...], model: models.Model, model_name: str, quest
         place.write_json(out / place.SETTINGS, {"command": "image", "model": model_name} | asdict(question))
         for file in files:
             about = question.answer(model, pictures.read(file), out / file.name, str(file),
-                                    lambda steps, name=file.name: tqdm(steps, desc=name, unit="step", file=sys.stderr))
+                                    partial(tqdm, desc=file.name, unit="step", file=sys.stderr))
             if as_json:
                 click.echo(json.dumps({"folder": str((out / file.name).resolve())} | about))
             else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from ..core.metrics import ThingMetrics
+from ..core.metrics import SegmentationMetrics, ThingMetrics
 from ..core.recording import Recording
 from ..core.saliency import parse_layers, saliency
 from .datasets import DataSet, Sample, resized
@@ -61,8 +61,8 @@ def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterabl
     for pick in tqdm(picks, desc=label, unit="picture", file=sys.stderr):
         sample = data[pick]
         image, labels = prepared(sample, model, data, rules)
-        for (level, self_attention), group in groupby(passes, key=one_pass):
-            group = list(group)
+        for (level, self_attention), alike in groupby(passes, key=one_pass):
+            group = list(alike)
             looks = [sample.targets] if data.together else [(t,) for t in sample.targets]
             found: dict[Setting, list[Tensor]] = {s: [] for s in group}
             for targets in looks:
@@ -70,22 +70,23 @@ def measure(model: Model, data: DataSet, picks: Sequence[int], settings: Iterabl
                 for s in group:
                     found[s].append(maps_of(recordings[s.space], s, rules.linear) if targets else torch.zeros(1, 1, 1))
             for s in group:
-                score(metrics[s], found[s], labels, sample, data.together, things)
+                score(metrics[s], found[s], labels, sample, things)
     return metrics
 
 
-def score(measured: Measured, found: list[Tensor], labels: Tensor, sample: Sample, together: bool, things: bool) -> None:
-    """Add one picture. found: maps C x h x w of targets and their rivals: of all targets at once if `together`, else of one each."""
+def score(measured: Measured, found: list[Tensor], labels: Tensor, sample: Sample, things: bool) -> None:
+    """Add one picture. found: maps C x h x w of targets and their rivals: of one target each where the figures are of one plane,
+    else of all at once."""
     count, counted = len(sample.targets), labels >= 0
-    if together:
-        measured.pooled.add(found[0], labels, sample.numbers or sample.targets)
-        masks = [found[0].argmax(dim=0) == i for i in range(count)]
-        maps = list(found[0][:count])
-    else:
+    if isinstance(measured.pooled, SegmentationMetrics):
         maps = [one[0] for one in found]
         for i, one in enumerate(maps, 1):
             measured.pooled.add(one, labels == i, counted)
         masks = [one > one.mean() for one in maps]
+    else:
+        measured.pooled.add(found[0], labels, sample.numbers)
+        masks = [found[0].argmax(dim=0) == i for i in range(count)]
+        maps = list(found[0][:count])
     if things:
         measured.things.add(((masks[i], maps[i], labels == i + 1) for i in range(count)), counted)
 
@@ -101,7 +102,7 @@ def look(model: Model, image: Tensor, targets: Sequence[str], contrast: str, see
     first = seed + rules.seed
     return model.record(image, ", ".join(targets), contrast, [",".join(f"a {target}" for target in targets)], level,
                         range(first, first + samples), rules.token, cross_attention=True, self_attention=self_attention,
-                        linear=rules.linear, pooled_prompt=rules.pooled_prompt)
+                        linear=rules.linear, pooled_prompt=rules.pooled_prompt, guidance=rules.guidance)
 
 
 def maps_of(recording: Recording, setting: Setting, linear: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..demo.codec import encode
 from ..demo.pipeline import TinyFlux
 from ..demo.world import CONTRAST
 
-Progress = Callable[[Sequence], Sequence]
+Progress = Callable[[Iterable], Iterable]
 PATIENCE = timedelta(days=30)  # a process that is done waits for the slowest
 
 
@@ -44,12 +44,13 @@ class Model(Protocol):
     def record(self, images: Tensor, concepts: str, contrast: str, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seeds: range = range(1), token: str = "mean",
                cross_attention: bool = False, self_attention: bool = True, linear: bool = False, pooled_prompt: bool = True,
-               progress: Progress = iter, blocks: str = "auto") -> dict[str, Recording]:
+               guidance: float | None = None, progress: Progress = iter, blocks: str = "auto") -> dict[str, Recording]:
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1, of any size: one pass for each of `seeds`.
 
         captions: one a picture, empty if not given. Recording.image_size is the pictures' own size.
         self_attention: whether concepts see one another. linear: see core.stream. pooled_prompt: whether the captions' pooled
-        vectors go in, where the model takes any. progress: wraps the steps of the work, passes or blocks. blocks: see layers.
+        vectors go in, where the model takes any. guidance: of a model that was distilled, 3.5 if not given.
+        progress: wraps the steps of the work, passes or blocks. blocks: see layers.
         """
 
 
@@ -93,7 +94,7 @@ class Tiny:
         return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, blocks=blocks, **own)
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
-               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter,
+               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, guidance=None, progress=iter,
                blocks="auto") -> dict[str, Recording]:
         latents = self._encode(images)
         passes = [self.flux.record_latents(latents, concepts, contrast, captions, noise_level, seed, token, cross_attention,

@@ -59,13 +59,13 @@ class Pipeline:
         return images.float().cpu(), recordings.latest
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",
-               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, progress=iter,
+               cross_attention=False, self_attention=True, linear=False, pooled_prompt=True, guidance=None, progress=iter,
                blocks="auto") -> dict[str, Recording]:
         level = self.noise_level if noise_level is None else noise_level
         pictures = [record_image(self.pipe, image, concepts, contrast=contrast, prompt=caption, noise_level=level, seed=seeds[0],
                                  samples=len(seeds), token=token, cross_attention=cross_attention, self_attention=self_attention,
-                                 linear=linear, pooled_prompt=pooled_prompt, megapixels=0, progress=progress,
-                                 blocks=blocks)
+                                 linear=linear, pooled_prompt=pooled_prompt, guidance_scale=3.5 if guidance is None else guidance,
+                                 megapixels=0, progress=progress, blocks=blocks)
                     for image, caption in zip(images.split(1), captions or [""] * len(images), strict=True)]
         return {space: replace(first, scores=torch.cat([one[space].scores for one in pictures], dim=2))
                 for space, first in pictures[0].items()}

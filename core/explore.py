@@ -26,9 +26,9 @@ def as_levels(maps: Tensor) -> np.ndarray:
 def single_steps(recording: Recording, most: int) -> list[Recording]:
     """Recordings of one step each, at most so many, evenly from the first to the last, without those in which the model computed NaN."""
     finite = recording.scores.flatten(1).sum(dim=1).isfinite().nonzero().flatten().tolist()
-    picked = np.unique(np.linspace(0, len(finite) - 1, min(most, len(finite))).round().astype(int)) if finite and most > 0 else []
+    picked = np.linspace(0, len(finite) - 1, max(0, min(most, len(finite)))).round().astype(int)
     return [replace(recording, scores=recording.scores[i:i + 1], sigmas=(recording.sigmas[i],), progress=(recording.progress[i],))
-            for i in (finite[p] for p in picked)]
+            for i in (finite[p] for p in np.unique(picked))]
 
 
 def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Recording | None = None, layers: str = "auto",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from .files import expect_size, expect_words, read_safetensors
 SPACES = ("output", "cross-attention")
 MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
 _FORMAT = "concept_saliency.recording.1"
+AnyRecording = TypeVar("AnyRecording", bound="Recording")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Recording:
         """(H, W) pixels that the model was shown."""
         return self.image_size if self.seen_size is None else self.seen_size
 
-    def at_size(self, image_size: tuple[int, int]) -> Recording:
+    def at_size(self: AnyRecording, image_size: Sequence[int]) -> AnyRecording:
         """The same for the picture at another size (H, W) than the model was shown."""
         shown = self.shown_size
         size = image_size[0], image_size[1]
@@ -103,7 +105,7 @@ class Recording:
             raise ValueError(f"'{path}' is not a usable recording: {error}") from error
 
 
-def joined(recordings: list[Recording]) -> Recording:
+def joined(recordings: list[AnyRecording]) -> AnyRecording:
     """Several recordings of the same pictures as one, their steps side by side."""
     first = recordings[0]
     return replace(first, scores=torch.cat([r.scores for r in recordings]), sigmas=sum((r.sigmas for r in recordings), ()),

@@ -6,12 +6,15 @@ Image and text tokens never see the concepts, so the picture is unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from .families.naming import Layers, Naming
 
 
 class Block(Protocol):
@@ -38,6 +41,7 @@ class TextStream:
     shift2: Tensor
     scale2: Tensor
     gate2: Tensor
+    _: KW_ONLY
     norm1: Callable[[Tensor], Tensor]
     qkv: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
     to_out: Callable[[Tensor], Tensor]
@@ -63,6 +67,7 @@ class ParallelStream:
     shift: Tensor
     scale: Tensor
     gate: Tensor
+    _: KW_ONLY
     norm: Callable[[Tensor], Tensor]
     enter: Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
     leave: Callable[[Tensor], Tensor]
@@ -73,6 +78,7 @@ class ParallelStream:
         return q, k, v
 
     def update(self, concepts: Tensor, out: Tensor) -> Tensor:
+        assert self.hidden is not None, "project comes first"
         return concepts + self.gate * self.leave(torch.cat((out, self.hidden), dim=-1))
 
 
@@ -141,8 +147,8 @@ class ConceptStream:
     single-stream blocks the concepts go on after the double-stream ones, None for all.
     """
 
-    def __init__(self, family, model, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None, cross_attention: bool = False,
-                 self_attention: bool = True, linear: bool = False, singles: int | None = 0):
+    def __init__(self, family: Naming, model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None,
+                 cross_attention: bool = False, self_attention: bool = True, linear: bool = False, singles: int | None = 0):
         self.family, self.self_attention, self.linear = family, self_attention, linear
         self.depth = len(family.blocks(model, singles))
         self.states, self.modulation, self.pe = family.begin(model, vectors, timesteps, guidance)
@@ -155,7 +161,7 @@ class ConceptStream:
         """Whether every block has been seen."""
         return len(self.scores["output"]) == self.depth
 
-    def watch(self, module: nn.Module, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None) -> Tensor:
+    def watch(self, module: Layers, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None) -> Tensor:
         """Look on at one block (see attend and output_scores for the shapes); returns o_c."""
         block = self.family.block(module, self.modulation, len(self.scores["output"]))
         q, k, v = block.project(self.states)

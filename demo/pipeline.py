@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from .text import TextEncoder, Tokenizer, pad
 from .world import CONTRAST
 
 WEIGHTS = Path(__file__).parent / "weights"
-Progress = Callable[[Sequence], Sequence]
+Progress = Callable[[Iterable], Iterable]
 STEPS, CFG = 24, 3.0
 
 

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -47,6 +48,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
     Raises ValueError for a model that cannot be looked into, and for concepts that cannot be used.
     """
     source = encode if isinstance(encode, DiffusionPipeline) else model
+    called: Any = getattr(model, "transformer", model)
     transformer = transformer_of(model)
     if encode is None and not isinstance(model, DiffusionPipeline):
         raise ValueError("A transformer alone cannot encode concepts. Give the pipeline in its place, or encode=pipe.")
@@ -54,7 +56,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
     words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention, blocks=blocks)
     watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
-                    called=getattr(model, "transformer", model))
+                    called=called)
     try:
         watch.attach()
         yield watch.recordings
@@ -64,7 +66,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
 
 def transformer_of(model: DiffusionPipeline | nn.Module) -> nn.Module:
     """The transformer of a pipeline. Raises ValueError, naming what was found, for one that cannot be looked into."""
-    transformer = compiled.original(getattr(model, "transformer", model))
+    transformer: nn.Module = compiled.original(getattr(model, "transformer", model))
     family_of(transformer)
     spread = len(set((getattr(transformer, "hf_device_map", None) or {}).values())) > 1
     if spread or getattr(transformer, "_parallel_config", None) is not None:
@@ -132,11 +134,12 @@ class Capture:
         if given.get("kv_cache_mode") is not None:  # references stand before the picture then, or nowhere
             warnings.warn("Runs of a Flux.2 pipeline that caches its references' keys are not recorded.", stacklevel=2)
             return
-        tokens, (grid, *levels) = given["hidden_states"], self.family.called(given)
+        tokens, (grid, noise, guided) = given["hidden_states"], self.family.called(given)
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
             return
-        timesteps, guidance = (None if value is None else value.flatten().expand(len(tokens)) for value in levels)
+        timesteps = noise.flatten().expand(len(tokens))
+        guidance = None if guided is None else guided.flatten().expand(len(tokens))
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
             done = functools.partial(self.keep, run, level)
@@ -198,7 +201,7 @@ class Capture:
             recorder = functools.partial(
                 Recorder, self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
                 depth=depth, singles=depth - len(self.family.blocks(self.transformer)),
-                image_size=self.image_size or tuple(n * self.family.PIXELS for n in grid))
+                image_size=self.image_size or (grid[0] * self.family.PIXELS, grid[1] * self.family.PIXELS))
             self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
             self.recordings.runs.append(run)
         return run, run.exact(level)

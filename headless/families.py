@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, NamedTuple
 
-from diffusers import DiffusionPipeline, FluxTransformer2DModel, QwenImagePipeline, QwenImageTransformer2DModel
+from diffusers import QwenImagePipeline
 from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_flux import FluxAttention
+from diffusers.models.transformers.transformer_flux import FluxAttention, FluxTransformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from torch import nn
 
 from ..core.families import FAMILIES
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
+from ..core.families.naming import DiffusersNaming
 from ..core.families.qwen_image import diffusers as qwen_image
 
-_TRANSFORMERS = [(FluxTransformer2DModel, FluxAttention, flux1)]
+
+class _Known(NamedTuple):
+    """A class of diffusers', and the class of its blocks' attention: another one may be anything."""
+
+    transformer: type[nn.Module]
+    attention: type[nn.Module]
+    family: DiffusersNaming
+
+
+_TRANSFORMERS = [_Known(FluxTransformer2DModel, FluxAttention, flux1)]
 try:
     from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2Transformer2DModel
 except ImportError:  # diffusers before 0.36
     pass
 else:
-    _TRANSFORMERS.append((Flux2Transformer2DModel, Flux2Attention, flux2))
-_TRANSFORMERS.append((QwenImageTransformer2DModel, Attention, qwen_image))
+    _TRANSFORMERS.append(_Known(Flux2Transformer2DModel, Flux2Attention, flux2))
+_TRANSFORMERS.append(_Known(QwenImageTransformer2DModel, Attention, qwen_image))
 
 
-def family_of(transformer: nn.Module):
+def family_of(transformer: nn.Module) -> DiffusersNaming:
     """The family of a transformer, in diffusers' naming. Raises ValueError, naming what was found, for one that is not supported."""
     for kind, attention, family in _TRANSFORMERS:
         fits = isinstance(transformer, kind) and family.fits(transformer)
@@ -35,7 +47,7 @@ def family_of(transformer: nn.Module):
                      "Give a pipeline of diffusers with one of these, or its transformer.")
 
 
-def plain(pipe: DiffusionPipeline) -> DiffusionPipeline:
+def plain(pipe: Any) -> Any:
     """A pipeline whose prompts need no picture: for one that edits with Qwen-Image that which draws, of the same parts."""
     if not type(pipe).__name__.startswith("QwenImageEdit"):
         return pipe

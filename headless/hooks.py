@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.concepts import ConceptInputs
+from ..core.families.naming import DiffusersNaming, Layers
 from ..core.stream import ConceptStream, rotate
 
 
@@ -23,8 +24,8 @@ class BlockHooks:
     L x B x C x N.
     """
 
-    def __init__(self, family, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor, guidance: Tensor | None, own: int,
-                 singles: int | None, done: Callable[[dict[str, Tensor]], None]):
+    def __init__(self, family: DiffusersNaming, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor,
+                 guidance: Tensor | None, own: int, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
         self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
         self.timesteps, self.guidance, self.singles = timesteps, guidance, singles
         self.text = self.first = 0  # tokens of the text, and how many stand before the picture's in the block that goes on
@@ -38,12 +39,11 @@ class BlockHooks:
         for block in family.blocks(transformer, singles):
             attn = block.attn
             makes_values, takes_output = family.hooked(attn)
-            enter, keys, values, leave, end = map(self._hook, (
-                self.enter, functools.partial(self.see_keys, attn), self.see_values, functools.partial(self.leave, block),
-                functools.partial(self.end, block)))
-            self.handles += [attn.register_forward_pre_hook(enter, with_kwargs=True),
-                             attn.norm_k.register_forward_hook(keys),
-                             makes_values.register_forward_hook(values),
+            keys = functools.partial(self.see_keys, attn)
+            leave, end = self._hook(functools.partial(self.leave, block)), self._hook(functools.partial(self.end, block))
+            self.handles += [attn.register_forward_pre_hook(self._hook(self.enter), with_kwargs=True),
+                             attn.norm_k.register_forward_hook(self._hook(keys)),
+                             makes_values.register_forward_hook(self._hook(self.see_values)),
                              attn.register_forward_hook(end) if takes_output is None else takes_output.register_forward_pre_hook(leave)]
 
     def detach(self) -> None:
@@ -70,7 +70,7 @@ class BlockHooks:
                 if self.stream.pe is None:
                     self.stream.pe = pe[:, :, :1]
 
-    def see_keys(self, attn: nn.Module, layer: nn.Module, args: tuple, keys: Tensor) -> None:
+    def see_keys(self, attn: Layers, layer: nn.Module, args: tuple, keys: Tensor) -> None:
         """Keys, normalised, before RoPE, in the family's own layout."""
         self.keys = self.family.keys(keys, attn.heads)
 
@@ -79,12 +79,12 @@ class BlockHooks:
         self.values = values
 
     @torch.no_grad()
-    def leave(self, block: nn.Module, projection: nn.Module, args: tuple) -> None:
+    def leave(self, block: Layers, projection: nn.Module, args: tuple) -> None:
         """The attention has been computed: its output B x N x D, before the projection, and what may follow it."""
         self.end(block, block.attn, (), args[0])
 
     @torch.no_grad()
-    def end(self, block: nn.Module, attn: nn.Module, args: tuple, out: Tensor) -> None:
+    def end(self, block: Layers, attn: Layers, args: tuple, out: Tensor) -> None:
         """The same where nothing is projected."""
         if self.stream is None or self.keys is None or self.values is None or \
                 self.keys.shape[:3] != (len(out), attn.heads, out.shape[1]):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core import pictures
 from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
+from ..core.families.naming import Pipeline, ReadingNaming
 from ..core.recording import SPACES, joined, padded
 from ..core.saliency import Saliency
 from . import compiled
@@ -20,7 +21,7 @@ from .families import family_of, plain
 from .inputs import concept_inputs
 from .runs import Seen
 
-Progress = Callable[[Sequence[int]], Iterable[int]]
+Progress = Callable[[Iterable], Iterable]
 _ROUNDING = 0.01  # what half precision and an enlargement may add
 
 
@@ -57,14 +58,18 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     Raises ValueError for a model, pictures or concepts that cannot be used.
     """
     transformer, family = transformer_of(pipe), family_of(transformer_of(pipe))
-    if not hasattr(family, "reading"):
+    if not isinstance(family, ReadingNaming):
         raise ValueError(f"This is a {family.NAME} pipeline; existing pictures of it can be read in ComfyUI alone, with Concept Attention "
                          "(Image).")
+    if not isinstance(pipe, Pipeline) or pipe.vae is None:
+        raise ValueError(f"This {type(pipe).__name__} has no autoencoder to show the model a picture with. Load it with its vae.")
     if not 0 <= noise_level <= 1 or samples < 1:
         raise ValueError(f"noise_level is {noise_level:g} and samples {samples}, "
                          "expected a level of 0 to 1 and at least one sample")
     given = as_tensor(image)
-    shown = pictures.resized(given, pictures.model_size(*given.shape[-2:], megapixels))
+    height, width = given.shape[-2:]
+    shown = pictures.resized(given, pictures.model_size(height, width, megapixels))
+    seen_size = shown.shape[-2], shown.shape[-1]
     words = replace(concept_inputs(pipe, concepts, contrast, token, cross_attention, self_attention, blocks), linear=linear)
     latents = family.encode(pipe, padded(shown))
     arguments = family.reading(plain(pipe), latents, prompt, guidance_scale, pooled_prompt)
@@ -73,12 +78,12 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
         for number in range(seed, seed + samples):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
             call = arguments((1 - noise_level) * latents + noise_level * noise, noise_level)
-            with transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
-                found.append(one_pass(transformer, words, tuple(shown.shape[-2:]), call, ticks))
+            with pipe.transformer.cache_context(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
+                found.append(one_pass(transformer, words, seen_size, call, ticks))
         next(ticks, None)
     finally:
         pipe.maybe_free_model_hooks()
-    return {space: joined([recordings[space] for recordings in found]).at_size(given.shape[-2:]) for space in found[0]}
+    return {space: joined([recordings[space] for recordings in found]).at_size((height, width)) for space in found[0]}
 
 
 def one_pass(transformer, inputs: ConceptInputs, image_size: tuple[int, int], call: dict[str, Tensor],

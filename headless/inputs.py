@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,7 +16,7 @@ Encode = Callable[[str], Tensor]
 
 
 def concept_inputs(encode: DiffusionPipeline | Encode, concepts: str | Sequence[str], contrast: str | Sequence[str], token: str,
-          cross_attention: bool, self_attention: bool = True, blocks: str = "auto") -> ConceptInputs:
+                   cross_attention: bool, self_attention: bool = True, blocks: str = "auto") -> ConceptInputs:
     """Parse and encode. self_attention: see core.stream.attend. blocks: see core.families.Defaults.singles_of.
 
     Raises ValueError for concepts or an encoder that cannot be used.
@@ -35,23 +36,39 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     The phrase is encoded as a prompt would be, padding, template and all, for that is what the model was trained on; then
     its own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
-    if hasattr(pipe, "tokenizer_2"):  # Flux.1, with T5
-        parts, encode = ("text_encoder_2", "tokenizer_2"), _of_t5
-    else:
-        parts, encode = ("text_encoder", "tokenizer"), _of_language_model
-    if any(getattr(pipe, part, None) is None for part in parts):
-        raise ValueError(f"This {type(pipe).__name__} has no {parts[0]} and {parts[1]} to encode concepts with. "
+    needed = "text_encoder_2 and tokenizer_2" if hasattr(pipe, "tokenizer_2") else "text_encoder and tokenizer"
+    if any(getattr(pipe, part, None) is None for part in needed.split(" and ")):
+        raise ValueError(f"This {type(pipe).__name__} has no {needed} to encode concepts with. "
                          "Load it with them, or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
     speaking = plain(pipe)
-    return lambda phrase: encode(speaking, phrase).float().cpu()
+    if isinstance(speaking, _WithT5):  # Flux.1; its text_encoder is CLIP
+        return lambda phrase: _of_t5(speaking, phrase).float().cpu()
+    if isinstance(speaking, _WithLanguageModel):
+        return lambda phrase: _of_language_model(speaking, phrase).float().cpu()
+    raise ValueError(f"This {type(pipe).__name__} has no encode_prompt to encode concepts with. Give encode=, a function that turns a "
+                     "phrase into its tokens' vectors T x D.")
 
 
-def _of_t5(pipe: DiffusionPipeline, phrase: str) -> Tensor:
+@runtime_checkable
+class _WithT5(Protocol):
+    tokenizer_2: Any
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple: ...
+
+
+@runtime_checkable
+class _WithLanguageModel(Protocol):
+    text_encoder: Any
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple: ...
+
+
+def _of_t5(pipe: _WithT5, phrase: str) -> Tensor:
     own = len(pipe.tokenizer_2(phrase, add_special_tokens=False).input_ids)
     return pipe.encode_prompt(phrase, phrase)[0][0, :own]
 
 
-def _of_language_model(pipe: DiffusionPipeline, phrase: str) -> Tensor:
+def _of_language_model(pipe: _WithLanguageModel, phrase: str) -> Tensor:
     """What stands in the template where an empty prompt has nothing."""
     def encoded(text: str) -> tuple[list[int], Tensor]:
         given: list[tuple[Tensor, Tensor]] = []

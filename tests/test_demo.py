@@ -13,6 +13,7 @@ from concept_saliency.cli.evaluate import HELD_OUT
 from concept_saliency.cli.measure import Setting, measure
 from concept_saliency.cli.models import Tiny
 from concept_saliency.core.concepts import DEFAULT_CONTRAST
+from concept_saliency.core.recording import SPACES
 from concept_saliency.core.saliency import saliency
 from concept_saliency.demo.pipeline import WEIGHTS, TinyFlux
 from concept_saliency.demo.world import GROUNDS, THINGS, make_scene, vocabulary
@@ -90,7 +91,7 @@ def test_evaluation_thing_by_thing_prints_every_table(tmp_path, monkeypatch):
 
     from concept_saliency.cli import evaluate_things
 
-    monkeypatch.setattr(evaluate_things, "TUNING", {"noise": (0.3,), "layers": ("0-2",), "temperature": (3.0,)})
+    monkeypatch.setattr(evaluate_things, "TUNING", [Setting(0.3, space, "0-2", 3.0) for space in SPACES])
     sheet = tmp_path / "sheet.png"
     done = CliRunner().invoke(evaluate_things.command, ["--scenes", "2", "--tune", "1", "--drawings", "3", "--sheet", str(sheet)])
     assert done.exit_code == 0, done.output

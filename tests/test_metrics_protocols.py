@@ -86,7 +86,8 @@ def test_ours_by_hand(tree):
     assert (found.pooled.pixel_accuracy, found.pooled.mean_iou) == (1, 1)
     assert found.pooled.mean_average_precision == pytest.approx(11 / 14 + 3 / 17)
     assert (found.things.ious, found.things.precisions) == ([[1.0]], [[1.0]])
-    assert (asked.concepts, asked.captions, asked.token) == ("bus", ["a bus"], "mean") and asked.pooled_prompt and not asked.linear
+    assert (asked.concepts, asked.captions, asked.token, asked.guidance) == ("bus", ["a bus"], "mean", None)
+    assert asked.pooled_prompt and not asked.linear
 
 
 def test_the_paper_by_hand(tree):
@@ -102,7 +103,7 @@ def test_the_paper_by_hand(tree):
     assert found.pooled.mean_iou == pytest.approx((4 / 7 + 7 / 10) / 2)
     assert found.pooled.mean_average_precision == pytest.approx(7 / 14 + 3 / 14 * 10 / 17 + 4 / 14 * 14 / 21)
     assert found.things.ious == [[pytest.approx(4 / 7)]] and found.things.precisions == [[1.0]]
-    assert (asked.token, asked.seeds) == ("first", range(0, 1)) and asked.linear and not asked.pooled_prompt
+    assert (asked.token, asked.seeds, asked.guidance) == ("first", range(0, 1), 0) and asked.linear and not asked.pooled_prompt
 
 
 def test_the_paper_blurs_output_space_by_hand(tree):

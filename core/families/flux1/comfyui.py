@@ -7,9 +7,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...stream import ParallelStream, TextStream
+from ..naming import Layers
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
@@ -25,13 +26,13 @@ def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) 
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Layers) -> bool:
     """Whether a Flux is a Flux.1: with a pooled vector, and modulation in every block."""
     params = model.params
     return model.vector_in is not None and not getattr(params, "global_modulation", False) and not getattr(params, "txt_norm", False)
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> dict[tuple[str, int], nn.Module]:
+def blocks(model: Layers, singles: int | None = 0) -> dict[tuple[str, int], Layers]:
     """The double-stream blocks, then the first `singles` single-stream ones (None: all), by the names under which ComfyUI lets
     them be replaced."""
     double = {("double_block", i): block for i, block in enumerate(model.double_blocks)}
@@ -50,7 +51,7 @@ def picture(args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
     return args["pe"], first, first + count
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
     """Concept states B x C x D = txt_in(vectors), and their modulation vector B x D. At position zero RoPE is the identity.
 
     vectors: 1 x C x D_text. timesteps, guidance: one a picture, B. The pooled vector is zero, not the prompt's.
@@ -60,16 +61,16 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.txt_in(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def embedded(model: nn.Module, timesteps: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+def embedded(model: Layers, timesteps: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Time and guidance: B x D."""
     vec = model.time_in(timestep_embedding(timesteps).to(dtype))
     guidance_in = getattr(model, "guidance_in", None)  # schnell has none, or one that embeds nothing
-    if guidance is not None and hasattr(guidance_in, "in_layer"):
+    if guidance is not None and guidance_in is not None and hasattr(guidance_in, "in_layer"):
         vec = vec + guidance_in(timestep_embedding(guidance).to(dtype))
     return vec
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream | ParallelStream:
     """The text-stream half of a DoubleStreamBlock, or a SingleStreamBlock, with its own modulation."""
     if is_single(module):
         mod, _ = module.modulation(modulation)
@@ -78,31 +79,31 @@ def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | Par
     return text_stream(module, mod1.shift, mod1.scale, mod1.gate, mod2.shift, mod2.scale, mod2.gate)
 
 
-def text_stream(module: nn.Module, *modulation: Tensor) -> TextStream:
+def text_stream(module: Layers, *modulation: Tensor) -> TextStream:
     """The text-stream half of any DoubleStreamBlock."""
     attn = module.txt_attn
 
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return split_heads(attn.qkv(x), attn.num_heads, attn.norm)
 
-    return TextStream(*modulation, module.txt_norm1, qkv, attn.proj, module.txt_norm2, module.txt_mlp)
+    return TextStream(*modulation, norm1=module.txt_norm1, qkv=qkv, to_out=attn.proj, norm2=module.txt_norm2, mlp=module.txt_mlp)
 
 
-def is_single(module: nn.Module) -> bool:
+def is_single(module: Layers) -> bool:
     """Whether a block is a SingleStreamBlock."""
     return hasattr(module, "linear1")
 
 
-def single_stream(module: nn.Module, *modulation: Tensor) -> ParallelStream:
+def single_stream(module: Layers, *modulation: Tensor) -> ParallelStream:
     """Any SingleStreamBlock. Its two layers do both, attention and MLP."""
     def enter(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, hidden = module.linear1(x).tensor_split([3 * module.hidden_size], dim=-1)
         return *split_heads(qkv, module.num_heads, module.norm), module.mlp_act(hidden)
 
-    return ParallelStream(*modulation, module.pre_norm, enter, module.linear2)
+    return ParallelStream(*modulation, norm=module.pre_norm, enter=enter, leave=module.linear2)
 
 
-def split_heads(qkv: Tensor, heads: int, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def split_heads(qkv: Tensor, heads: int, norm: Layers) -> tuple[Tensor, Tensor, Tensor]:
     """B x T x 3D -> queries and keys, normalised, and values, each B x heads x T x d."""
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     q, k = norm(q, k, v)

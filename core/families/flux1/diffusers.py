@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 from ...stream import ParallelStream, TextStream
+from ..naming import Layers, Pipeline
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "hooked", "keys",
@@ -20,24 +21,24 @@ __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "c
 _FILL = 64 + 256  # channels of a token that the Fill model sees besides the latents: the picture around the hole, and the mask
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Layers) -> bool:
     """Every one."""
     return True
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> list[nn.Module]:
+def blocks(model: Layers, singles: int | None = 0) -> list[Layers]:
     """The double-stream blocks, then the first `singles` single-stream ones (None: all)."""
     return [*model.transformer_blocks, *model.single_transformer_blocks[:singles]]
 
 
-def hooked(attn: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+def hooked(attn: Layers) -> tuple[nn.Module, nn.Module | None]:
     """The layer of an attention that makes the values, beside or without other things, and the one that is given the attention's
     output; None where the attention returns it as it is."""
     values = attn.to_qkv if attn.fused_projections else attn.to_v
     return values, None if attn.pre_only else attn.to_out[0]
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
     """Concept states B x C x D = context_embedder(vectors), and their modulation vector B x D. At position zero RoPE is the identity.
 
     vectors: 1 x C x D_text. timesteps in 0..1, guidance: one a picture, B; the embedding itself expects a
@@ -49,19 +50,21 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.context_embedder(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream | ParallelStream:
     """The text-stream half of a FluxTransformerBlock, or a FluxSingleTransformerBlock."""
     if hasattr(module, "proj_mlp"):
         norm = module.norm
         parts = norm.linear(norm.silu(modulation))[:, None].chunk(3, dim=-1)
         qkv = shared_qkv(module.attn)
-        return ParallelStream(*parts, norm.norm, lambda x: (*qkv(x), module.act_mlp(module.proj_mlp(x))), module.proj_out)
+        return ParallelStream(*parts, norm=norm.norm, enter=lambda x: (*qkv(x), module.act_mlp(module.proj_mlp(x))),
+                              leave=module.proj_out)
     norm = module.norm1_context
     parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
-    return TextStream(*parts, norm.norm, text_qkv(module.attn), module.attn.to_add_out, module.norm2_context, module.ff_context)
+    return TextStream(*parts, norm1=norm.norm, qkv=text_qkv(module.attn), to_out=module.attn.to_add_out, norm2=module.norm2_context,
+                      mlp=module.ff_context)
 
 
-def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+def text_qkv(attn: Layers) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """The text's queries, keys and values of an attention of diffusers' Flux models: see core.stream.Block."""
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = attn.to_added_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (
@@ -71,7 +74,7 @@ def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor
     return qkv
 
 
-def shared_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+def shared_qkv(attn: Layers) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """The same of an attention whose weights text and image share."""
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected = attn.to_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (attn.to_q(x), attn.to_k(x), attn.to_v(x))
@@ -86,7 +89,7 @@ def split_heads(projected: Iterable[Tensor], heads: int, norm_q: nn.Module, norm
     return norm_q(q).transpose(1, 2), norm_k(k).transpose(1, 2), v.transpose(1, 2)
 
 
-def drawing(model: nn.Module) -> dict:
+def drawing(model: Layers) -> dict:
     """What a pipeline is told besides the prompt where nothing else is asked for: the model's own choices."""
     return {"num_inference_steps": 28 if model.config.guidance_embeds else 4}
 
@@ -132,14 +135,14 @@ def _run_length(values: Tensor) -> int:
     return int((values == values[0]).cumprod(0).sum())
 
 
-def encode(pipe, pictures: Tensor) -> Tensor:
+def encode(pipe: Pipeline, pictures: Tensor) -> Tensor:
     """Model latents B x 16 x H/8 x W/8 of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
     vae = pipe.vae
     latents = vae.encode((2 * pictures - 1).to(pipe._execution_device, vae.dtype)).latent_dist.mode()
     return (latents.float() - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
 
 
-def reading(pipe, latents: Tensor, prompt: str, guidance_scale: float, pooled_prompt: bool) -> Callable[[Tensor, float], dict]:
+def reading(pipe: Pipeline, latents: Tensor, prompt: str, guidance_scale: float, pooled_prompt: bool) -> Callable[[Tensor, float], dict]:
     """How the transformer is called to read pictures: from noisy latents and their noise level to its arguments.
 
     latents: of all pictures, B x C x h x w. prompt: what is in them. guidance_scale: for models that were distilled. pooled_prompt:
@@ -160,7 +163,7 @@ def reading(pipe, latents: Tensor, prompt: str, guidance_scale: float, pooled_pr
     return call
 
 
-def surroundings(pipe, latents: Tensor) -> list[Tensor]:
+def surroundings(pipe: Pipeline, latents: Tensor) -> list[Tensor]:
     """What a token holds besides the latents: nothing, or for Fill an empty picture and a mask of all of it. B x N x channels.
 
     Raises ValueError for models made to see something else.

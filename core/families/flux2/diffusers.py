@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from ...stream import ParallelStream, TextStream
 from ..flux1.diffusers import blocks, called, drawing, fits, keys, rotations, split_heads, text_qkv
+from ..naming import Layers
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "fits", "hooked", "keys",
            "rotations"]
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Concept states B x C x D, what all blocks modulate text by, B x 1 x 9D (6 parts for the
     double-stream ones, 3 for the single-stream ones), and the concepts' RoPE.
 
@@ -27,7 +28,7 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.context_embedder(vectors).expand(len(timesteps), -1, -1), modulation, rotations(*model.pos_embed(place))
 
 
-def hooked(attn: nn.Module) -> tuple[nn.Module, nn.Module]:
+def hooked(attn: Layers) -> tuple[nn.Module, nn.Module]:
     """The layer of an attention that makes the values, beside or without other things, and the one that is given the attention's
     output, in single-stream blocks with the MLP's after it."""
     if is_single(attn):
@@ -35,12 +36,12 @@ def hooked(attn: nn.Module) -> tuple[nn.Module, nn.Module]:
     return attn.to_qkv if attn.fused_projections else attn.to_v, attn.to_out[0]
 
 
-def is_single(attn: nn.Module) -> bool:
+def is_single(attn: Layers) -> bool:
     """Whether an attention is a single-stream block's."""
     return hasattr(attn, "to_qkv_mlp_proj")
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | ParallelStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream | ParallelStream:
     """The text-stream half of a Flux2TransformerBlock, or a Flux2SingleTransformerBlock."""
     parts, attn = modulation.chunk(9, dim=-1), module.attn
     if is_single(attn):
@@ -48,6 +49,6 @@ def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream | Par
             qkv, hidden = attn.to_qkv_mlp_proj(x).tensor_split([3 * attn.inner_dim], dim=-1)
             return *split_heads(qkv.chunk(3, dim=-1), attn.heads, attn.norm_q, attn.norm_k), attn.mlp_act_fn(hidden)
 
-        return ParallelStream(*parts[6:], module.norm, enter, attn.to_out)
-    return TextStream(*parts[:6], module.norm1_context, text_qkv(module.attn), module.attn.to_add_out,
-                      module.norm2_context, module.ff_context)
+        return ParallelStream(*parts[6:], norm=module.norm, enter=enter, leave=attn.to_out)
+    return TextStream(*parts[:6], norm1=module.norm1_context, qkv=text_qkv(module.attn), to_out=module.attn.to_add_out,
+                      norm2=module.norm2_context, mlp=module.ff_context)

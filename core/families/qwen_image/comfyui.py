@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...stream import TextStream
+from ..naming import Layers
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
-TEXT_KEYS, TOKENIZE = ("qwen25_7b",), {}  # its tokenizer knows no prompt weights
+TEXT_KEYS = ("qwen25_7b",)
+TOKENIZE: dict = {}  # its tokenizer knows no prompt weights
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Layers) -> bool:
     """Whether a Qwen-Image draws one picture; the one for layers draws several at once."""
     return not getattr(model.time_text_embed, "use_additional_t_cond", False)
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> dict[tuple[str, int], nn.Module]:
+def blocks(model: Layers, singles: int | None = 0) -> dict[tuple[str, int], Layers]:
     """All blocks, none of which is single-stream, by the names under which ComfyUI lets them be replaced."""
     return {("double_block", i): block for i, block in enumerate(model.transformer_blocks)}
 
@@ -30,7 +32,7 @@ def picture(args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
     return pe.transpose(1, 2) if pe.shape[2] == 1 else pe, first, first + count
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
     """Concept states B x C x D and the time embedding B x D that modulates them. They stand where the prompt's first token does.
 
     vectors: 1 x C x D_text. timesteps: one a picture, B. The model embeds no guidance.
@@ -38,13 +40,14 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor
     return model.txt_in(model.txt_norm(vectors)).expand(len(timesteps), -1, -1), model.time_text_embed(timesteps, vectors), None
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
     """The text-stream half of a QwenImageTransformerBlock."""
     parts = module.txt_mod(modulation)[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
-    return TextStream(*parts, module.txt_norm1, text_qkv(module.attn), module.attn.to_add_out, module.txt_norm2, module.txt_mlp)
+    return TextStream(*parts, norm1=module.txt_norm1, qkv=text_qkv(module.attn), to_out=module.attn.to_add_out, norm2=module.txt_norm2,
+                      mlp=module.txt_mlp)
 
 
-def text_qkv(attn: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+def text_qkv(attn: Layers) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """The text's queries, keys and values of an attention: see core.stream.Block."""
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..flux1.diffusers import hooked, keys, pack
+from ..naming import Layers, Pipeline
 from . import DEFAULTS, NAME, PATCH, PIXELS, comfyui
 from .comfyui import block, fits
 
@@ -15,17 +16,17 @@ __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "c
            "reading", "rotations"]
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> nn.ModuleList:
+def blocks(model: Layers, singles: int | None = 0) -> list[Layers]:
     """All blocks, none of which is single-stream."""
-    return model.transformer_blocks
+    return [*model.transformer_blocks]
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
     """See comfyui.begin; here the model's own forward rounds timesteps to its type."""
     return comfyui.begin(model, vectors, timesteps.to(vectors.dtype), guidance)
 
 
-def drawing(model: nn.Module) -> dict:
+def drawing(model: Layers) -> dict:
     """See Flux.1's. Without a negative prompt it is not guided; this one is the model page's."""
     return {"num_inference_steps": 50, "negative_prompt": " "}
 
@@ -43,7 +44,7 @@ def rotations(image: Tensor, text: Tensor) -> Tensor:
     return torch.stack((turns.real, -turns.imag, turns.imag, turns.real), dim=-1).unflatten(-1, (2, 2))[None, None]
 
 
-def encode(pipe, pictures: Tensor) -> Tensor:
+def encode(pipe: Pipeline, pictures: Tensor) -> Tensor:
     """Model latents B x 16 x H/8 x W/8 of pictures B x 3 x H x W in 0..1, on the pipeline's device. The VAE is one for videos."""
     vae = pipe.vae
     latents = vae.encode((2 * pictures[:, :, None] - 1).to(pipe._execution_device, vae.dtype)).latent_dist.mode()[:, :, 0].float()
@@ -51,7 +52,7 @@ def encode(pipe, pictures: Tensor) -> Tensor:
     return (latents - mean) / deviation
 
 
-def reading(pipe, latents: Tensor, prompt: str, guidance_scale: float, pooled_prompt: bool) -> Callable[[Tensor, float], dict]:
+def reading(pipe: Pipeline, latents: Tensor, prompt: str, guidance_scale: float, pooled_prompt: bool) -> Callable[[Tensor, float], dict]:
     """How the transformer is called to read pictures: from noisy latents and their noise level to its arguments. See Flux.1's."""
     embeds, mask = pipe.encode_prompt(prompt, num_images_per_prompt=len(latents))
     shapes = [[(1, latents.shape[-2] // PATCH, latents.shape[-1] // PATCH)]] * len(latents)

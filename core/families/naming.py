@@ -1,0 +1,103 @@
+"""What a family's naming says: the layers of a model, by the names that one library gives them. And what a pipeline must have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from .defaults import Defaults
+
+if TYPE_CHECKING:
+    from ..stream import Block
+
+Layers = Any  # a model, or a part of one, of a library's own class: which layers it has depends on the class, and no type says it
+
+
+class Naming(Protocol):
+    """What core.stream needs of any. PATCH, PIXELS: a token's side in latent values and in pixels."""
+
+    NAME: str
+    DEFAULTS: Defaults
+    PATCH: int
+    PIXELS: int
+
+    def fits(self, model: Layers) -> bool:
+        """Whether a transformer of the class that is known for this family is one of it."""
+
+    def blocks(self, model: Layers, singles: int | None = 0) -> Sized:
+        """The blocks whose attention is watched, in the order of the pass; where single-stream blocks follow double-stream ones, the
+        first `singles` of them too, None for all."""
+
+    def begin(self, model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The concepts' first states B x C x D, their modulation, as `block` takes it, and their RoPE, or None: they stand where the
+        prompt's first token does. vectors: 1 x C x D_text. timesteps in 0..1, guidance: one a picture, B."""
+
+    def block(self, module: Layers, modulation: Tensor, index: int) -> Block:
+        """What one of the blocks, the index-th, does to concept tokens."""
+
+
+class ComfyNaming(Naming, Protocol):
+    """What ComfyUI has to be asked for besides, by nodes/. TEXT_KEYS: which text encoder's row holds the concepts' tokens; TOKENIZE:
+    how it is asked to take them literally."""
+
+    TEXT_KEYS: tuple[str, ...]
+    TOKENIZE: dict
+
+    def blocks(self, model: Layers, singles: int | None = 0) -> Mapping[tuple[str, int], Layers]:
+        """By the names under which ComfyUI lets them be replaced."""
+
+    def picture(self, args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
+        """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own. args: as the block's. seen: what
+        the blocks before have left there in the same call."""
+
+
+class DiffusersNaming(Naming, Protocol):
+    """What headless/ needs besides."""
+
+    def blocks(self, model: Layers, singles: int | None = 0) -> Sequence[Layers]: ...
+
+    def hooked(self, attn: Layers) -> tuple[nn.Module, nn.Module | None]:
+        """The layer of an attention that makes the values, and the one that is given its output; None where it returns it."""
+
+    def drawing(self, model: Layers) -> dict[str, Any]:
+        """What a pipeline is told besides the prompt where nothing else is asked for."""
+
+    def called(self, given: dict) -> tuple[tuple[int, int] | None, Tensor, Tensor | None]:
+        """Rows and columns of the picture's own tokens, None where they do not stand row by row; noise levels in 0..1; guidance.
+        given: to the transformer, by the names of its arguments."""
+
+    def keys(self, seen: Tensor, heads: int) -> Tensor:
+        """Keys before RoPE, B x heads x N x d, of what the layer `norm_k` has made."""
+
+    def rotations(self, one: Tensor, other: Tensor, /) -> Tensor:
+        """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first."""
+
+
+@runtime_checkable
+class ReadingNaming(DiffusersNaming, Protocol):
+    """What it takes to read pictures that exist."""
+
+    def encode(self, pipe: Pipeline, pictures: Tensor) -> Tensor:
+        """Model latents B x c x h x w of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
+
+    def reading(self, pipe: Pipeline, latents: Tensor, prompt: str, guidance_scale: float,
+                pooled_prompt: bool) -> Callable[[Tensor, float], dict[str, Any]]:
+        """How the transformer is called to read pictures: from noisy latents and their noise level to its arguments."""
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """What a pipeline of diffusers must have to read pictures that exist. Its classes register their parts by name, and no type of
+    theirs says them. encode_prompt: gives text vectors B x T x D first."""
+
+    transformer: Layers
+    vae: Layers
+
+    @property
+    def _execution_device(self) -> Any: ...
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple: ...
+
+    def maybe_free_model_hooks(self) -> None: ...
