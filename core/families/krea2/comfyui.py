@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...stream import TextStream
 from ..flux1.comfyui import timestep_embedding
+from ..naming import Layers
 from . import DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "patches", "picture"]
@@ -17,12 +18,12 @@ TEXT_KEYS = ("qwen3vl_4b",)
 TOKENIZE: dict = {}  # its tokenizer knows no prompt weights
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Layers) -> bool:
     """Every one."""
     return True
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> dict[int, nn.Module]:
+def blocks(model: Layers, singles: int | None = 0) -> dict[int, Layers]:
     """All blocks, whatever `singles`, by ComfyUI's numbers for them."""
     return dict(enumerate(model.blocks))
 
@@ -36,12 +37,12 @@ def patches(seen: dict) -> dict[str, Callable]:
     return {"attn1_patch": note}
 
 
-def picture(model: nn.Module, count: int, seen: dict) -> tuple[Tensor, int, int]:
+def picture(model: Layers, count: int, seen: dict) -> tuple[Tensor, int, int]:
     """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own: behind the text, before references."""
     return seen["pe"], seen["text"], seen["text"] + count
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: None) -> tuple[Tensor, Tensor, None]:
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: None) -> tuple[Tensor, Tensor, None]:
     """Concept states B x C x D after `txtfusion`, in which they see one another; and what all blocks modulate by, B x 1 x 6D.
 
     vectors: 1 x C x layers * D_text. timesteps: one a picture, B. All text stands at position zero, where RoPE is the identity.
@@ -51,7 +52,7 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: None) 
     return states.expand(len(timesteps), -1, -1), time, None
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
     """A SingleStreamBlock, as it is for text and image alike. A gate made of what attention is given closes on what it gives."""
     attn, gate = module.attn, torch.empty(0)
     scale1, shift1, gate1, scale2, shift2, gate2 = module.mod(modulation)
@@ -64,5 +65,5 @@ def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
         q, k = attn.qknorm(q, k)
         return q, *(part.repeat_interleave(attn.heads // attn.kvheads, dim=1) for part in (k, v))
 
-    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2, module.prenorm, qkv, lambda out: attn.wo(out * gate),
-                      module.postnorm, module.mlp)
+    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2, norm1=module.prenorm, qkv=qkv, to_out=lambda out: attn.wo(out * gate),
+                      norm2=module.postnorm, mlp=module.mlp)

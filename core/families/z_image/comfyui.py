@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...stream import TextStream
+from ..naming import Layers
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
 __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "patches", "picture"]
@@ -16,12 +17,12 @@ TEXT_KEYS = ("qwen3_4b",)
 TOKENIZE: dict = {}  # its tokenizer knows no prompt weights
 
 
-def fits(model: nn.Module) -> bool:
+def fits(model: Layers) -> bool:
     """Whether a NextDiT is a Z-Image that works on latents: tokens are padded, and the last layer is not one for pixels."""
     return getattr(model, "pad_tokens_multiple", None) is not None and hasattr(model, "final_layer")
 
 
-def blocks(model: nn.Module, singles: int | None = 0) -> dict[int, nn.Module]:
+def blocks(model: Layers, singles: int | None = 0) -> dict[int, Layers]:
     """The layers over text and image, whatever `singles`, by ComfyUI's numbers for them."""
     return dict(enumerate(model.layers))
 
@@ -35,7 +36,7 @@ def patches(seen: dict) -> dict[str, Callable]:
     return {"noise_refiner": note}
 
 
-def picture(model: nn.Module, count: int, seen: dict) -> tuple[Tensor, int, int]:
+def picture(model: Layers, count: int, seen: dict) -> tuple[Tensor, int, int]:
     """RoPE of a layer's last tokens, and the first and the end, counted from the last, of the `count` that are the picture's own.
 
     Text, references, picture is their order; what fills up the picture's to a multiple stands behind it.
@@ -44,7 +45,7 @@ def picture(model: nn.Module, count: int, seen: dict) -> tuple[Tensor, int, int]
     return seen["pe"], -count - filled, -filled
 
 
-def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: None, position: int = CONCEPT_POSITION) -> tuple[
+def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: None, position: int = CONCEPT_POSITION) -> tuple[
         Tensor, Tensor, Tensor]:
     """Concept states B x C x D after the text's refiner, in which they see one another; time B x D; and the concepts' RoPE.
 
@@ -60,7 +61,7 @@ def begin(model: nn.Module, vectors: Tensor, timesteps: Tensor, guidance: None, 
     return states.expand(len(timesteps), -1, -1), time, pe[:, :, :1]
 
 
-def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
+def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
     """A JointTransformerBlock, as it is for text and image alike. Attention and MLP stand between two norms each."""
     attn = module.attention
     scale1, gate1, scale2, gate2 = module.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)
@@ -72,8 +73,8 @@ def block(module: nn.Module, modulation: Tensor, index: int) -> TextStream:
         return attn.q_norm(q), *(part.repeat_interleave(attn.n_rep, dim=1) for part in (attn.k_norm(k), v))
 
     return TextStream(unmoved, scale1, gate1.tanh(), unmoved, scale2, gate2.tanh(),
-                      module.attention_norm1, qkv, lambda out: module.attention_norm2(_finite(attn.out(out))),
-                      module.ffn_norm1, lambda x: module.ffn_norm2(_finite(module.feed_forward(x))))
+                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(_finite(attn.out(out))),
+                      norm2=module.ffn_norm1, mlp=lambda x: module.ffn_norm2(_finite(module.feed_forward(x))))
 
 
 def _finite(x: Tensor) -> Tensor:
