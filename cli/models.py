@@ -87,9 +87,7 @@ class Tiny:
         return self.flux.layers(blocks)
 
     def generate(self, prompt, concepts, contrast, seed, size, steps, progress, blocks="auto") -> tuple[Tensor, Recording]:
-        if unknown := self.flux.tokenizer.unknown(prompt):
-            raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: "
-                             f"{', '.join(sorted(self.flux.tokenizer.numbers))}")
+        self.flux.tokenizer.check(prompt)
         own = {"steps": steps} if steps else {}
         return self.flux.generate(prompt, concepts, contrast, seed, size, progress=progress, blocks=blocks, **own)
 

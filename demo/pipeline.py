@@ -46,9 +46,7 @@ class TinyFlux:
 
     def encode_phrase(self, phrase: str) -> Tensor:
         """Vectors of the phrase's own tokens, T x D. Raises ValueError for words the tiny world does not have."""
-        if unknown := self.tokenizer.unknown(phrase):
-            raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: "
-                             f"{', '.join(sorted(self.tokenizer.numbers))}")
+        self.tokenizer.check(phrase)
         tokens = self.tokenizer(phrase)
         return self.text(pad([tokens]))[0, :len(tokens)]
 

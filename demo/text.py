@@ -29,6 +29,15 @@ class Tokenizer:
         """The words of `text` that the tiny world has no picture of."""
         return [word for word in self.words(text) if word not in self.numbers]
 
+    def check(self, text: str) -> None:
+        """Raises ValueError, with all words there are, for a text in which some are unknown."""
+        if unknown := self.unknown(text):
+            raise ValueError(f"The tiny model does not know '{' '.join(unknown)}'. It knows: {', '.join(self.known())}.")
+
+    def known(self) -> list[str]:
+        """All words of the tiny world, without its punctuation marks."""
+        return sorted(filter(str.isalpha, self.numbers))
+
     def __call__(self, text: str) -> list[int]:
         """The tokens of `text`, without padding."""
         return [self.numbers.get(word, UNKNOWN) for word in self.words(text)]

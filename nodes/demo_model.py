@@ -25,7 +25,7 @@ class ConceptSaliencyDemoModel(io.ComfyNode):
             display_name="Demo Flux (tiny)",
             category=CATEGORY,
             description="A very small Flux that comes with this pack and runs on any CPU. It draws simple scenes of 256 x 256 pixels: "
-                        + ", ".join(sorted(filter(str.isalpha, Tokenizer().numbers))) + ".",
+                        + ", ".join(Tokenizer().known()) + ".",
             inputs=[],
             outputs=[io.Model.Output("model"), io.Clip.Output("clip"), io.Vae.Output("vae")],
         )
@@ -65,12 +65,13 @@ def load_vae():
 
 
 class DemoTokenizer:
-    """The tiny world's tokenizer with the methods that ComfyUI's CLIP calls. All weights are 1."""
+    """The tiny world's tokenizer with the methods that ComfyUI's CLIP calls. All weights are 1; words it does not have are refused."""
 
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         self.tokenizer = Tokenizer()
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
+        self.tokenizer.check(text)
         numbers = self.tokenizer(text)
         numbers += [PAD] * max(1, LENGTH - len(numbers))
         return {"tiny": [[(n, 1.0, i) if return_word_ids else (n, 1.0) for i, n in enumerate(numbers)]]}

@@ -67,23 +67,36 @@ class ConceptSaliencyToMask(io.ComfyNode):
         presence = saliency.presence[:, rows].amax(dim=1).tolist()
         shares = mask.mean(dim=(1, 2)).tolist()
         preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
-        tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold))
+        tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold, shaping))
         shown = ui.PreviewImage(preview, cls=cls).as_dict() | explorer.data(saliency, image, exact=True)
         return io.NodeOutput(mask, max(presence), ui=shown)
 
 
-def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float) -> tuple[list[str], list[str]]:
+def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float,
+             shaping: masks.Shaping = masks.Shaping()) -> tuple[list[str], list[str]]:
     """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture."""
     warnings, remarks = [], []
     for number, (there, share) in enumerate(zip(presence, shares), 1):
         of = f" in picture {number}" if len(shares) > 1 else ""
         if share < 1e-4:
-            warnings.append(f"The mask of '{name}' is empty{of}: presence is {there:.2f}, other concepts or contrast words win everywhere. "
-                            "Try a plainer word for it, contrast words that name what else is in the picture, or the method otsu.")
-        elif there < LOW_PRESENCE:
+            warnings.append(f"The mask of '{name}' is empty{of} (presence {there:.2f}). {why_empty(method, threshold, shaping)}")
+            continue
+        if there < LOW_PRESENCE:
             warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap "
                             "before you use the mask.")
         remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the picture")
     if method not in masks.THRESHOLDED and threshold != 0.5:
         remarks.append(f"'threshold' is for the methods {' and '.join(masks.THRESHOLDED)} only; {method} does not use it.")
     return warnings, remarks
+
+
+def why_empty(method: str, threshold: float, shaping: masks.Shaping) -> str:
+    """What leaves a mask empty, and what to try."""
+    if shaping.min_area > 0 or shaping.grow < 0:
+        return "'min_area', and 'grow' below 0, take away from a mask: set them to 0 to see what was there."
+    if method in masks.THRESHOLDED:
+        return f"Nothing lies above the threshold of {threshold:g}: lower it."
+    words = "Try a plainer word, or contrast words that name what else is in the picture"
+    if method in ("auto", "argmax"):
+        return f"Other concepts or contrast words win everywhere. {words}, or the method otsu."
+    return f"Its heatmap is nearly the same everywhere. {words}."

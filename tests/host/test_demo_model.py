@@ -59,8 +59,10 @@ def test_the_clip_encodes_as_the_headless_text_encoder_does():
         [[cond, more]] = clip.encode_from_tokens_scheduled(clip.tokenize(text))
         torch.testing.assert_close(cond, encoder.eval()(pad([Tokenizer()(text)])), rtol=1e-5, atol=1e-5)
         assert not more["pooled_output"].any()
-    phrase = host.phrase_encoder(clip, host.family_of(demo_model.load_model()))("a red cat")
-    assert phrase.shape == (3, 256), "the phrase's own words, no padding"
+    phrase = host.phrase_encoder(clip, host.family_of(demo_model.load_model()))("a cat on sand")
+    assert phrase.shape == (4, 256), "the phrase's own words, no padding"
+    with pytest.raises(ValueError, match="does not know 'dog'. It knows: a, an, and, apple"):
+        clip.tokenize("a dog on sand")
 
 
 @torch.no_grad()
