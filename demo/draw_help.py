@@ -48,7 +48,8 @@ def main() -> None:
                      mask(maps, image, "feather 12", shaping=masks.Shaping(feather=12))], 4)
     save("overlay", [render.label(render.overlay(image, masks.soft_masks(maps)[:, 0], colormap=c)[0], c) for c in render.COLORMAPS], 3)
     labels = render.segmentation(regions.labels(maps, image), maps.concepts)[0]
-    save("segmentation", [image[0], labels], 2)
+    below = labels.new_full((labels.shape[0] - image.shape[1], *labels.shape[1:]), 0.1)  # as dark and high as the legend
+    save("segmentation", [torch.cat((image[0], below)), labels], 2)
     save("sam3", [captioned(image, name, points_and_boxes(maps, row)) for row, name in enumerate(maps.concepts[:2])], 2)
     save("segs", [seen, *segments(maps, image)], 4)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from .workflow_nodes import KINDS, LOOKS, PACK, Kind
 
-GAP, BETWEEN_GROUPS, STACKED = 130, 150, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
+# Narrow: a template is opened as wide as the window, and the canvas leaves out all words when it is shown at less than 0.57
+GAP, BETWEEN_GROUPS, STACKED = 110, 100, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
 TITLE, PADDING, LANE = 44, 24, 26  # a group's title, its border, and the distance between wires above the groups
 INPUT, OUTPUT = -10, -20  # what a subgraph's own inputs and outputs are called in its links
 GROUP_COLOUR = "#3f789e"
@@ -125,7 +126,7 @@ class Graph:
                 raise ValueError(f"{self.name}: {target.name} has to stand right of {source.name}, or below it")
             elif target.column > source.column + 1:
                 lane = lanes.setdefault((source.number, link.source.slot), {"number": len(lanes), "points": {}})
-                y, shift = -30 - TITLE - 40 - LANE * lane["number"], 26 + 12 * (lane["number"] % 4)
+                y, shift = -30 - TITLE - 40 - LANE * lane["number"], 16 + 10 * (lane["number"] % 4)
                 for column, x in ((source.column, right + shift), (target.column, left - shift)):
                     if column in lane["points"]:
                         points[lane["points"][column] - 1]["linkIds"].append(link.number)

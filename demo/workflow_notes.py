@@ -6,11 +6,14 @@ LIVE = """**Tune it live:** open the menu beside *Run* and choose **Run (On Chan
 the green nodes after it shows at once; nothing is sampled again for them."""
 
 KNOWS = """**The demo draws** tree, person, face, dragon, cat, fish, house, car, boat, sun, moon, flower, apple, balloon, mushroom or \
-robot, up to three of them, on grass, floor, sand, water, sky, snow, brick or night. It has no other words. All of this runs on a CPU \
+robot, up to three of them, on grass, floor, sand, water, sky, snow, brick or night. It refuses other words. All of this runs on a CPU \
 in seconds; the same workflow for Flux.1 stands beside this one in the template browser."""
 
 DRAWING = """**The picture** is *example.png*, a child's drawing that lies in every ComfyUI's input folder, and the words here are about \
 it. Load your own, type what is in it, and leave out what you cannot name: the description helps, but it may be empty."""
+
+DEMO_PICTURE = """**A picture of your own?** Load it with *Load Image*, and connect that wherever *VAE Decode* of group 2 is. The demo \
+knows drawings like its own only, at its own size (*megapixels* 0.07); for photographs take this workflow's variant for Flux.1."""
 
 SEE = """## See where Flux sees each word
 
@@ -60,7 +63,7 @@ def page(text: str, demo: bool, files: list[dict]) -> str:
     parts = [text]
     if demo:
         parts += [{FILL: FILL_DEMO, SAM3: SAM3_DEMO}[text]] if text in (FILL, SAM3) else []
-        parts += [LIVE, KNOWS]
+        parts += [LIVE, KNOWS] + ([DEMO_PICTURE] if text not in (SEE, TWO) else [])
     else:
         parts += [LIVE] + ([DRAWING] if text not in (SEE, TWO) else []) + [links(files), tree(files)]
     return "\n\n".join(parts)

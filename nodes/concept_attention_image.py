@@ -28,7 +28,7 @@ class ConceptAttentionImage(io.ComfyNode):
                 io.Int.Input("samples", default=1, min=1, max=64, tooltip="Passes with different noise, averaged. The paper uses 5."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Picks the noise."),
                 *inputs.method_inputs(),
-                io.Float.Input("megapixels", default=1.0, min=0.0, max=16.0, step=0.1,
+                io.Float.Input("megapixels", default=1.0, min=0.0, max=16.0, step=0.01,
                                tooltip="A larger picture is shown to the model at about this size, 1 being 1024 x 1024; 0 shows it as it "
                                        "is. "
                                        "Maps and masks have the picture's own size all the same."),

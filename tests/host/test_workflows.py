@@ -28,7 +28,7 @@ SHOWN = {  # what each card shows: titles of nodes, and which of their pictures
     "change_background": [("Before", 0), ("After", 0)],
     "flux_fill_inpainting": [(MASK, 0), ("After", 0)],
     "sam3_prompts": [(HEAT, 0), (BOXES, 0)],
-    "two_concepts_two_prompts": [("First thing", 0), ("Second thing", 0), ("Before", 0), ("From three prompts", 0)],
+    "two_concepts_two_prompts": [("Before", 0), ("From three prompts", 0), ("First thing", 0), ("Second thing", 0)],
 }
 
 

@@ -9,8 +9,9 @@ SIDE, GAP, BACK = 512, 6, (24, 24, 28)
 
 def thumbnail(pictures: list[Image.Image], middle: float = 0.5) -> Image.Image:
     """Two pictures beside each other, each without its caption and cut to the part about `middle` (0 is its left edge, 1 its right);
-    or four in a square, with their captions."""
+    or four in a square, with their captions and at one scale. ComfyUI lays a badge over the left upper corner."""
     canvas, half = Image.new("RGB", (SIDE, SIDE), BACK), (SIDE - GAP) // 2
+    tallest = max(picture.height for picture in pictures)
     for number, picture in enumerate(pictures):
         x, y = (half + GAP) * (number % 2), (half + GAP) * (number // 2)
         bar = picture.height - picture.width  # pictures here are square but for their captions
@@ -19,8 +20,9 @@ def thumbnail(pictures: list[Image.Image], middle: float = 0.5) -> Image.Image:
             left = min(max(0, round(middle * SIDE - half / 2)), SIDE - half)
             canvas.paste(large.crop((left, 0, left + half, SIDE)), (x, y))
         else:
-            fitted = picture.resize((round(half * picture.width / picture.height), half), Image.Resampling.LANCZOS)
-            canvas.paste(fitted, (x + (half - fitted.width) // 2, y))
+            fitted = picture.resize((round(half * picture.width / tallest), round(half * picture.height / tallest)),
+                                    Image.Resampling.LANCZOS)
+            canvas.paste(fitted, (x + (half - fitted.width) // 2, y + half - fitted.height))
     return canvas
 
 
