@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def see(at: Setting) -> Graph:
-    g = Graph("quickstart_demo" if at.demo else "generate_see_mask")
+    # A template is opened as wide as the window, and where that is below 0.57 of its size the canvas leaves out all words
+    g = Graph("quickstart_demo" if at.demo else "generate_see_mask", between=100)
     m = begin(g, at, notes.SEE)
     words = g.add("ConceptAttentionApply", model=m.model, clip=m.clip, concepts=at.pick("dragon, castle, sky", "balloon, tree, sand"),
                   **at.contrast)

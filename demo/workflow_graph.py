@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from .workflow_nodes import KINDS, LOOKS, PACK, Kind
 
-# Narrow: a template is opened as wide as the window, and the canvas leaves out all words when it is shown at less than 0.57
-GAP, BETWEEN_GROUPS, STACKED = 110, 100, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
+GAP, BETWEEN_GROUPS, STACKED = 130, 150, 64  # pixels between columns, between groups, between nodes of a column (with its title bar)
 TITLE, PADDING, LANE = 44, 24, 26  # a group's title, its border, and the distance between wires above the groups
 INPUT, OUTPUT = -10, -20  # what a subgraph's own inputs and outputs are called in its links
 GROUP_COLOUR = "#3f789e"
@@ -58,10 +57,13 @@ class Node:
 
 
 class Graph:
-    """A workflow. add() makes nodes, place() gives them a place, to_json() or to_blueprint() the file's content."""
+    """A workflow. add() makes nodes, place() gives them a place, to_json() or to_blueprint() the file's content.
 
-    def __init__(self, name: str):
-        self.name, self.nodes, self.links, self.groups, self.columns = name, [], [], [], []
+    between: pixels between groups. Wires that rise far swing out by more than 100 before they do.
+    """
+
+    def __init__(self, name: str, between: int = BETWEEN_GROUPS):
+        self.name, self.nodes, self.links, self.groups, self.columns, self.between = name, [], [], [], [], between
 
     def add(self, name: str, title: str | None = None, models=(), tall: int | None = None, **given) -> Node:
         """A node. tall: its height in pixels, where not that of its kind. given: Outputs for its inputs; other values for its
@@ -89,7 +91,7 @@ class Graph:
 
     def place(self, title: str | None, *columns: list[Node], below: Node | None = None) -> None:
         """The next group: columns of nodes, each from top to bottom, and a note below it. Without a title, no group is drawn."""
-        x = left = self.columns[-1][1] + BETWEEN_GROUPS if self.columns else 0
+        x = left = self.columns[-1][1] + self.between if self.columns else 0
         bottom = 0
         for column in columns:
             y, width = 0, max(node.kind.width for node in [*column, *([below] if below else [])])
@@ -126,7 +128,7 @@ class Graph:
                 raise ValueError(f"{self.name}: {target.name} has to stand right of {source.name}, or below it")
             elif target.column > source.column + 1:
                 lane = lanes.setdefault((source.number, link.source.slot), {"number": len(lanes), "points": {}})
-                y, shift = -30 - TITLE - 40 - LANE * lane["number"], 16 + 10 * (lane["number"] % 4)
+                y, shift = -30 - TITLE - 40 - LANE * lane["number"], 26 + 12 * (lane["number"] % 4)
                 for column, x in ((source.column, right + shift), (target.column, left - shift)):
                     if column in lane["points"]:
                         points[lane["points"][column] - 1]["linkIds"].append(link.number)
