@@ -9,6 +9,7 @@ from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
 from .warnings import tell
 
 LOW_PRESENCE = 0.3
+UNSHAPED = masks.Shaping()
 
 
 class ConceptSaliencyToMask(io.ComfyNode):
@@ -73,7 +74,7 @@ class ConceptSaliencyToMask(io.ComfyNode):
 
 
 def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float,
-             shaping: masks.Shaping = masks.Shaping()) -> tuple[list[str], list[str]]:
+             shaping: masks.Shaping = UNSHAPED) -> tuple[list[str], list[str]]:
     """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture."""
     warnings, remarks = [], []
     for number, (there, share) in enumerate(zip(presence, shares), 1):

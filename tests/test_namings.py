@@ -31,5 +31,7 @@ def test_a_naming_says_all_that_is_asked_of_it(family, library):
     for name, parameters in wanted.items():
         assert hasattr(naming, name), f"{name} is missing"
         if parameters is not None:
-            assert list(inspect.signature(getattr(naming, name)).parameters) == parameters, name
+            there = inspect.signature(getattr(naming, name)).parameters
+            assert list(there)[:len(parameters)] == parameters, name
+            assert all(there[more].default is not inspect.Parameter.empty for more in list(there)[len(parameters):]), name
     assert naming.NAME in families.FAMILIES and set(naming.__all__) >= set(wanted)

@@ -45,12 +45,16 @@ class ComfyNaming(Naming, Protocol):
     TEXT_KEYS: tuple[str, ...]
     TOKENIZE: dict
 
-    def blocks(self, model: Layers, singles: int | None = 0) -> Mapping[tuple[str, int], Layers]:
-        """By the names under which ComfyUI lets them be replaced."""
+    def blocks(self, model: Layers, singles: int | None = 0) -> Mapping[Any, Layers]:
+        """By the names under which ComfyUI lets them be replaced, or by their numbers where it does not."""
 
-    def picture(self, args: dict, count: int, seen: dict) -> tuple[Tensor, int, int]:
-        """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own. args: as the block's. seen: what
-        the blocks before have left there in the same call."""
+    def picture(self, told: Any, count: int, seen: dict, /) -> tuple[Tensor, int, int]:
+        """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own.
+
+        told: what ComfyUI gives a replacement of the block; the model, where no block can be replaced. Such a family also says
+        `patches(seen)`: ComfyUI's patches, by their names, that leave in `seen` what is needed. Others leave there what later
+        blocks of the call are not told.
+        """
 
 
 class DiffusersNaming(Naming, Protocol):
