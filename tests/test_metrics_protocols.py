@@ -22,10 +22,10 @@ from concept_saliency.cli.measure import Setting, maps_of, measure, prepared
 from concept_saliency.cli.protocols import DIFFERENCES, PROTOCOLS, rules, told
 from concept_saliency.core.families import flux1
 from concept_saliency.core.metrics import SegmentationMetrics, ThingMetrics, bootstrapped
-from concept_saliency.core.paper_metrics import SeveralClasses
+from concept_saliency.core.paper_metrics import SeveralClasses, SingleClass
 from concept_saliency.core.recording import Recording
 
-BUS, CAT = 6, 8
+PLANE, BUS, CAT = 1, 6, 8
 BLOCKS = np.array([[BUS, BUS, BUS, 255], [BUS, BUS, BUS, BUS], [0, 0, 0, 0], [0, 0, 0, 255]], dtype=np.uint8)
 LINEAR = torch.tensor([[8.0, 4.0, 2.0, 1.0], [5.0] * 4, [3.0] * 4])  # target, rival, rival; of the tokens in reading order
 SHARES = torch.tensor([[0.8, 0.4, 0.2, 0.1], [0.18, 0.54, 0.72, 0.81], [0.02, 0.06, 0.08, 0.09]])  # the same order in each token
@@ -143,7 +143,37 @@ def test_several_classes_by_hand():
         metrics.add(maps, labels, (BUS, CAT))
     assert (ours.pixel_accuracy, ours.mean_iou) == (1, 1)
     assert isinstance(paper, SeveralClasses) and paper.pixel_accuracy == pytest.approx(6 / 14)
-    assert paper.mean_iou == pytest.approx((3 / 8 + 0 + 3 / 8) / 3, abs=1e-6)
+    assert paper.mean_iou == pytest.approx((3 / 8 + 0 + 3 / 8) / (3 + 1e-6), abs=1e-9), "they divide by a millionth more"
+
+
+def test_a_background_that_nobody_finds_counts_all_the_same():
+    """A plane, background and an outline, which is any negative number, and a plane is found on all three: its IoU is 1 of 3, for the
+    outline counts, and the background's is 0."""
+    paper = SeveralClasses()
+    paper.add(torch.tensor([[[0.9, 0.9, 0.9]], [[0.1, 0.1, 0.1]]]), torch.tensor([[1, 0, -3]]), (PLANE,))
+    assert paper.pixel_accuracy == 1 / 2 and paper.mean_iou == pytest.approx((1 / 3 + 0) / 2, abs=1e-6)
+
+
+def test_a_single_class_by_hand():
+    """A plane, the first of the classes, in the upper half of 2 x 2 pixels, found there and nowhere else.
+
+    AP: the plane's map holds 0.9, 0.4, 0.3, 0.2, the background's 1 less these, 0.1, 0.6, 0.7, 0.8. In falling order: 0.9, 0.8
+    and 0.7 are right, 0.6 is wrong, 0.4 is right at precision 4/5.
+    """
+    paper = SingleClass()
+    maps, labels = torch.tensor([[[0.9, 0.4], [0.3, 0.2]], [[0.35, 0.35], [0.35, 0.35]]]), torch.tensor([[1, 1], [0, 0]])
+    paper.add(maps, labels, (PLANE,))
+    assert (paper.pixel_accuracy, paper.mean_iou) == (1, 1)
+    assert paper.mean_average_precision == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
+
+
+def test_a_picture_full_of_one_thing_has_no_background_to_find():
+    """Its IoU is 0 of nothing, which they count as 0; one pixel found of one is 1."""
+    full, halves = SingleClass(), SingleClass()
+    full.add(torch.tensor([[[0.9, 0.8]], [[0.1, 0.1]]]), torch.tensor([[1, 1]]), (CAT,))
+    assert full.mean_iou == 1 / 2
+    halves.add(torch.tensor([[[0.9, 0.0]], [[0.1, 0.1]]]), torch.tensor([[1, 0]]), (CAT,))
+    assert halves.mean_iou == 1
 
 
 def test_a_picture_whose_classes_are_too_small_for_the_paper_s_labels_is_background(tree):
