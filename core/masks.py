@@ -135,7 +135,8 @@ def refine(maps: Tensor, image: Tensor, token: float) -> Tensor:
     if min(height, width) <= 2 * radius:
         return maps  # smaller than the filter itself
     margin = (0, -width % step, 0, -height % step)  # kornia wants sides that are multiples of the step
-    guide = pad(image[..., :3].movedim(-1, 1).to(maps), margin, mode="replicate").expand(len(maps), -1, -1, -1)
+    picture = (image[..., :3] * 255).round() / 255  # as its file holds it: the same edges in memory, from the file and in the browser
+    guide = pad(picture.movedim(-1, 1).to(maps), margin, mode="replicate").expand(len(maps), -1, -1, -1)
     refined = [guided_blur(guide, pad(one, margin, mode="replicate"), 2 * radius + 1, 1e-3, border_type="replicate", subsample=step)
                for one in maps.split(1, dim=1)]  # one by one: three times a map's memory each
     return torch.cat(refined, dim=1)[..., :height, :width].clamp(0, 1)

@@ -37,7 +37,7 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(params=[False, True], ids=["classic", "nodes 2.0"])
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes 2.0"])
 def page(server, chromium, request):
     if request.param and __version__ == "0.3.64":
         pytest.skip("this frontend has no Nodes 2.0")

@@ -22,6 +22,7 @@ class Explorers:
 
     def __init__(self, page, server, concepts=("balloon", "tree", "sand"), batch=1, steps=6):
         self.page, self.server = page, server
+        page.errors.clear()
         flow = json.loads((REPOSITORY / "workflows" / "quickstart_demo.json").read_text(encoding="utf-8"))
         by_type = {node["type"]: node for node in flow["nodes"]}
         by_type["ConceptAttentionApply"]["widgets_values"][0] = ", ".join(concepts)
@@ -418,3 +419,5 @@ def test_it_can_be_switched_off(page, server):
         assert flow.panel(flow.maps, "p => !p") and not flow.js("id => app.graph.getNodeById(id).hideOutputImages", flow.maps)
     finally:
         server.post("/settings/ConceptSaliency.Explorer", True)
+        page.reload()
+        page.wait_for_function("window.app && window.app.graph")
