@@ -48,6 +48,12 @@ class TextStream:
     norm2: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
 
+    @classmethod
+    def attention_only(cls, shift: Tensor, scale: Tensor, *, norm: Callable, qkv: Callable) -> TextStream:
+        """Of a last block in which text ends with its keys and values: it has no `update`, and nobody asks for one."""
+        none, nothing = shift[..., :0], torch.nn.Identity()
+        return cls(shift, scale, none, none, none, none, norm1=norm, qkv=qkv, to_out=nothing, norm2=nothing, mlp=nothing)
+
     def project(self, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.qkv((1 + self.scale1) * self.norm1(concepts) + self.shift1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,7 +56,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
     words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention, blocks=blocks)
     watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
-                    called=called)
+                    called=called, guided=lambda: getattr(source, "do_classifier_free_guidance", False))
     try:
         watch.attach()
         yield watch.recordings
@@ -83,15 +83,18 @@ class Capture:
     """The watch on one transformer, which may be called from several threads at once; each has runs of its own.
 
     scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
-    called: what the pipeline calls, where that is not the transformer itself but a compiled one.
+    called: what the pipeline calls, where that is not the transformer itself but a compiled one. guided: whether it gives a negative
+    prompt just now.
     """
 
     def __init__(self, transformer: nn.Module, inputs: ConceptInputs, scheduler=None,
-                 window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None):
+                 window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None,
+                 guided: Callable[[], bool] = lambda: False):
         self.outer = transformer if called is None else called
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
         self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
         self.transformer, self.inputs, self.scheduler, self.family = transformer, inputs, scheduler, family_of(transformer)
+        self.guided = guided
         self.window, self.image_size, self.singles = window, image_size, self.family.DEFAULTS.singles_of(inputs.blocks)
         self.recordings = Recordings()
         self.handles: list[RemovableHandle | compiled.CallsOf] = []
@@ -134,19 +137,24 @@ class Capture:
         if given.get("kv_cache_mode") is not None:  # references stand before the picture then, or nowhere
             warnings.warn("Runs of a Flux.2 pipeline that caches its references' keys are not recorded.", stacklevel=2)
             return
-        tokens, (grid, noise, guided) = given["hidden_states"], self.family.called(given)
+        if given.get("skip_layers") is not None:  # SD3's guidance by a pass without some layers, after that with all
+            return
+        tokens, (grid, noise, strength) = given["hidden_states"], self.family.called(given)
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
             return
-        timesteps = noise.flatten().expand(len(tokens))
-        guidance = None if guided is None else guided.flatten().expand(len(tokens))
+        both = getattr(self.family, "BOTH_PROMPTS", False) and self.guided()
+        rows = slice(len(tokens) // 2 if both else 0, None)
+        timesteps = noise.flatten().expand(len(tokens))[rows]
+        guidance = None if strength is None else strength.flatten().expand(len(tokens))[rows]
+        tokens = tokens[rows]
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
                     hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1],
-                                       self.singles, done)
+                                       rows, self.singles, done)
                     self.hooks[threading.get_ident()] = hooks
             if self.image_size is None and threading.get_ident() in self.hooks and compiled.anywhere(self.outer):
                 self._look_apart(args, kwargs)

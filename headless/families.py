@@ -9,6 +9,7 @@ from diffusers import QwenImagePipeline
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_flux import FluxAttention, FluxTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
 from ..core.families import FAMILIES
@@ -16,6 +17,7 @@ from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
 from ..core.families.naming import DiffusersNaming
 from ..core.families.qwen_image import diffusers as qwen_image
+from ..core.families.sd3 import diffusers as sd3
 
 
 class _Known(NamedTuple):
@@ -33,7 +35,7 @@ except ImportError:  # diffusers before 0.36
     pass
 else:
     _TRANSFORMERS.append(_Known(Flux2Transformer2DModel, Flux2Attention, flux2))
-_TRANSFORMERS.append(_Known(QwenImageTransformer2DModel, Attention, qwen_image))
+_TRANSFORMERS += [_Known(QwenImageTransformer2DModel, Attention, qwen_image), _Known(SD3Transformer2DModel, Attention, sd3)]
 
 
 def family_of(transformer: nn.Module) -> DiffusersNaming:

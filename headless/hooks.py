@@ -18,16 +18,17 @@ from ..core.stream import ConceptStream, rotate
 class BlockHooks:
     """Forward hooks on the attention of the blocks of a transformer, for one call of it, by the thread that puts them on.
 
-    family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. own: how many image tokens are the
+    family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. rows: of
+    the batch, which are looked at. own: how many image tokens are the
     picture's own; they stand first, in single-stream blocks after the text. singles: how many of these are looked at, None
     for all. done: called within the last block's attention, when all blocks have been seen, with their scores by space:
     L x B x C x N.
     """
 
     def __init__(self, family: DiffusersNaming, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor,
-                 guidance: Tensor | None, own: int, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
+                 guidance: Tensor | None, own: int, rows: slice, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
         self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
-        self.timesteps, self.guidance, self.singles = timesteps, guidance, singles
+        self.timesteps, self.guidance, self.rows, self.singles = timesteps, guidance, rows, singles
         self.text = self.first = 0  # tokens of the text, and how many stand before the picture's in the block that goes on
         self.stream: ConceptStream | None = None
         self.complete = False
@@ -38,11 +39,11 @@ class BlockHooks:
         self.looking = False  # layers that text and image share are called for the concepts
         for block in family.blocks(transformer, singles):
             attn = block.attn
-            makes_values, takes_output = family.hooked(attn)
+            makes_keys, makes_values, takes_output = family.hooked(attn)
             keys = functools.partial(self.see_keys, attn)
             leave, end = self._hook(functools.partial(self.leave, block)), self._hook(functools.partial(self.end, block))
             self.handles += [attn.register_forward_pre_hook(self._hook(self.enter), with_kwargs=True),
-                             attn.norm_k.register_forward_hook(self._hook(keys)),
+                             makes_keys.register_forward_hook(self._hook(keys)),
                              makes_values.register_forward_hook(self._hook(self.see_values)),
                              attn.register_forward_hook(end) if takes_output is None else takes_output.register_forward_pre_hook(leave)]
 
@@ -71,8 +72,8 @@ class BlockHooks:
                     self.stream.pe = pe[:, :, :1]
 
     def see_keys(self, attn: Layers, layer: nn.Module, args: tuple, keys: Tensor) -> None:
-        """Keys, normalised, before RoPE, in the family's own layout."""
-        self.keys = self.family.keys(keys, attn.heads)
+        """Keys before RoPE, in the family's own layout."""
+        self.keys = self.family.keys(attn, keys)
 
     def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
         """Values B x N x D, or queries, keys, values and what may follow them, B x N x 3D or more."""
@@ -90,11 +91,12 @@ class BlockHooks:
                 self.keys.shape[:3] != (len(out), attn.heads, out.shape[1]):
             return
         own, width = slice(self.first, self.first + self.own), attn.heads * self.keys.shape[-1]
-        keys = rotate(self.keys[:, :, own], self.pe)
-        values = self.values[:, own].split(width, dim=-1)[0 if self.values.shape[-1] == width else 2]
+        rows = self.rows
+        keys = rotate(self.keys[rows][:, :, own], self.pe)
+        values = self.values[rows][:, own].split(width, dim=-1)[0 if self.values.shape[-1] == width else 2]
         self.looking = True
         try:
-            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[:, own, :width], self.pe)
+            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[rows][:, own, :width], self.pe)
         finally:
             self.looking = False
         if self.stream.complete:

@@ -24,29 +24,40 @@ def concept_inputs(encode: DiffusionPipeline | Encode, concepts: str | Sequence[
     if isinstance(encode, DiffusionPipeline):
         encode = phrase_encoder(encode)
     elif not callable(encode):
-        raise ValueError(f"encode is {encode!r}, expected a Flux pipeline, or a function that turns a phrase into its tokens' "
+        raise ValueError(f"encode is {encode!r}, expected a pipeline, or a function that turns a phrase into its tokens' "
                          "vectors T x D. Give encode=pipe.")
     with torch.no_grad():
         return ConceptInputs.encoded(_text(concepts), _text(contrast), encode, token, cross_attention, self_attention, blocks)
 
 
 def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
-    """How a Flux pipeline encodes one phrase: T x D float32 on the CPU, the phrase's own tokens only.
+    """How a pipeline encodes one phrase: T x D float32 on the CPU, the phrase's own tokens only.
 
     The phrase is encoded as a prompt would be, padding, template and all, for that is what the model was trained on; then
     its own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
-    needed = "text_encoder_2 and tokenizer_2" if hasattr(pipe, "tokenizer_2") else "text_encoder and tokenizer"
+    of_t5 = hasattr(pipe, "tokenizer_2") and not hasattr(pipe, "tokenizer_3")
+    needed = "text_encoder_2 and tokenizer_2" if of_t5 else "text_encoder and tokenizer"
     if any(getattr(pipe, part, None) is None for part in needed.split(" and ")):
         raise ValueError(f"This {type(pipe).__name__} has no {needed} to encode concepts with. "
                          "Load it with them, or give encode=, a function that turns a phrase into its tokens' vectors T x D.")
     speaking = plain(pipe)
+    if isinstance(speaking, _WithClip):  # SD3
+        return lambda phrase: _of_clip(speaking, phrase).float().cpu()
     if isinstance(speaking, _WithT5):  # Flux.1; its text_encoder is CLIP
         return lambda phrase: _of_t5(speaking, phrase).float().cpu()
     if isinstance(speaking, _WithLanguageModel):
         return lambda phrase: _of_language_model(speaking, phrase).float().cpu()
     raise ValueError(f"This {type(pipe).__name__} has no encode_prompt to encode concepts with. Give encode=, a function that turns a "
                      "phrase into its tokens' vectors T x D.")
+
+
+@runtime_checkable
+class _WithClip(Protocol):
+    tokenizer: Any
+    tokenizer_3: Any
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple: ...
 
 
 @runtime_checkable
@@ -61,6 +72,12 @@ class _WithLanguageModel(Protocol):
     text_encoder: Any
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> tuple: ...
+
+
+def _of_clip(pipe: _WithClip, phrase: str) -> Tensor:
+    """T5's tokens stand after CLIP's, if it is there."""
+    own = own_tokens(pipe.tokenizer(phrase).input_ids, pipe.tokenizer("").input_ids)
+    return pipe.encode_prompt(phrase, phrase, phrase, do_classifier_free_guidance=False)[0][0, own]
 
 
 def _of_t5(pipe: _WithT5, phrase: str) -> Tensor:

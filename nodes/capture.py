@@ -26,6 +26,7 @@ from . import compiled
 from .runs import ConceptRuns, Fingerprint, Run
 
 KEY = "concept_saliency"
+NEXT = -1  # the number of a block that nothing tells
 
 
 class EarlyExit(Exception):
@@ -38,6 +39,7 @@ class Call:
 
     rows: slice | list[int]
     sigma: float
+    timestep: Tensor | None = None  # what a transformer that passes wrappers by is given, one a row of the batch
     transformer: torch.nn.Module | None = None
     blocks: list[torch.nn.Module] | None = None
     stream: ConceptStream | None = None
@@ -104,11 +106,17 @@ class Capture:
     def apply_model(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         """APPLY_MODEL wrapper: decide what is looked at in one call, and keep what was seen."""
         options = transformer_options or {}
-        args = (x, t, c_concat, c_crossattn, control, options)
-        kwargs |= compiled.mark(self.name, options)
+        mark = compiled.mark(self.name, options)
+        kwargs |= mark
         call = self.run.call(x, options, self.window) if self.run is not None else None
+        bare = getattr(self.family, "BARE", False)
+        if bare and (mark or call is not None):
+            options = self.watching(executor.class_obj.diffusion_model, options, x)
+        args = (x, t, c_concat, c_crossattn, control, options)
         if call is None:
             return executor(*args, **kwargs)
+        if bare:
+            call.timestep = executor.class_obj.model_sampling.timestep(t).float()
         call.transformer = compiled.original(executor.class_obj.diffusion_model)
         self.local.call = call
         try:
@@ -131,15 +139,19 @@ class Capture:
         return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
 
     def watching(self, transformer, options: dict, x: Tensor) -> dict:
-        """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number."""
+        """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number,
+        or, where it tells none, by the order in which attentions over text and picture come."""
         image_tokens = math.prod(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])
         seen: dict = {}
+        override = options.get("optimized_attention_override")
+        if getattr(self.family, "BARE", False):
+            return {**options, "optimized_attention_override": functools.partial(self.in_order, image_tokens, override)}
         if hasattr(self.family, "patches"):
             patches = dict(options.get("patches", {}))
             for name, note in self.family.patches(seen).items():
                 patches[name] = [*patches.get(name, ()), note]
             place = functools.partial(self.family.picture, transformer, image_tokens, seen)
-            attention = functools.partial(self.numbered, seen, place, options.get("optimized_attention_override"))
+            attention = functools.partial(self.numbered, seen, place, override)
             options = {name: value for name, value in options.items() if name != "block_index"}  # what another call has left there
             return {**options, "patches": patches, "optimized_attention_override": attention}
         replace = options.get("patches_replace", {})
@@ -170,13 +182,19 @@ class Capture:
             return self.attention((index, *place()), override, function, *args, **kwargs)
         return function(*args, **kwargs) if override is None else override(function, *args, **kwargs)
 
+    def in_order(self, image_tokens: int, override, function, q, k, *args, **kwargs):
+        """optimized_attention_override of a whole pass: those over text and picture are blocks' and are looked at."""
+        if k.shape[1 if k.ndim == 3 else 2] > image_tokens:
+            return self.attention((NEXT, None, -image_tokens, 0), override, function, q, k, *args, **kwargs)
+        return function(q, k, *args, **kwargs) if override is None else override(function, q, k, *args, **kwargs)
+
     def attention(self, place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block: the attention as it would have been, and a look at it."""
         arguments = (q, k, v, heads, *args)
         out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
         if isinstance(k, Tensor) and isinstance(v, Tensor):
-            if k.ndim == 3:  # B x N x D
-                k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (k, v))
+            if k.ndim == 3:  # B x N x D, and values sometimes with their heads apart
+                k, v = (x.flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (k, v))
             compiled.look(self, k, v, out, *place)
         return out
 
@@ -198,22 +216,28 @@ class Capture:
                                             None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
             call.keep()
 
-    def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
+    def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor | None, first: int, end: int) -> None:
         """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys.
 
         first, end: the picture's own tokens, counted from the last where negative. Only the block whose turn it is counts, and
-        only its first attention over the picture.
+        only its first attention over the picture; NEXT is whichever turn it is.
         """
         call = self.current()
-        if call is None or call.stream is None or index != len(call.stream.scores["output"]) or k.shape[2] < max(end, -first):
+        if call is not None and call.stream is None and call.timestep is not None:
+            self.begin(out, call.timestep, None)
+        if call is None or call.stream is None or call.stream.complete or k.shape[2] < max(end, -first):
+            return
+        turn = len(call.stream.scores["output"])
+        if index not in (NEXT, turn):
             return
         rows, image = call.rows, slice(first, end or None)
         with compiled.unrecorded():
-            pe = pe if pe.shape[0] == 1 else pe[rows]
-            if call.stream.pe is None:
-                call.stream.pe = pe[:, :, :1]
-            call.stream.watch(call.blocks[index], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image],
-                              pe[:, :, image])
+            if pe is not None:
+                pe = pe if pe.shape[0] == 1 else pe[rows]
+                if call.stream.pe is None:
+                    call.stream.pe = pe[:, :, :1]
+                pe = pe[:, :, image]
+            call.stream.watch(call.blocks[turn], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe)
         call.keep()
         if self.image_size is not None and call.stream.complete:
             raise EarlyExit

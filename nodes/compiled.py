@@ -80,7 +80,7 @@ def _begin(ledger: Tensor, context: Tensor, timestep: Tensor, guidance: Optional
 
 
 @torch.library.custom_op(f"{_SPACE}::look", mutates_args=("ledger",))
-def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int, name: str) -> None:
+def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Optional[Tensor], first: int, end: int, name: str) -> None:
     if name in _captures:
         _captures[name].look(k, v, out, index, pe, first, end)
 
@@ -92,7 +92,7 @@ def begin(capture, context: Tensor, timestep: Tensor, guidance: Optional[Tensor]
         capture.begin(context, timestep, guidance)
 
 
-def look(capture, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor, first: int, end: int) -> None:
+def look(capture, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Optional[Tensor], first: int, end: int) -> None:
     if torch.compiler.is_compiling():
         _look(capture.ledger, k, v, out, index, pe, first, end, capture.name)
     else:

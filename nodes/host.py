@@ -8,6 +8,7 @@ from itertools import takewhile
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ldm.lumina.model
+import comfy.ldm.modules.diffusionmodules.mmdit
 import comfy.ldm.qwen_image.model
 import comfy.model_management
 import comfy.sample
@@ -25,6 +26,7 @@ from ..core.families.flux2 import comfyui as flux2
 from ..core.families.krea2 import comfyui as krea2
 from ..core.families.lumina2 import comfyui as lumina2
 from ..core.families.qwen_image import comfyui as qwen_image
+from ..core.families.sd3 import comfyui as sd3
 from ..core.families.z_image import comfyui as z_image
 from ..core.recording import joined
 from . import compiled
@@ -42,7 +44,8 @@ DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached b
 # Which class of ComfyUI's a family's transformer is
 _TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux,
                  z_image: comfy.ldm.lumina.model.NextDiT, lumina2: comfy.ldm.lumina.model.NextDiT, krea2: SingleStreamDiT,
-                 qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma}
+                 qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma,
+                 sd3: comfy.ldm.modules.diffusionmodules.mmdit.MMDiT}
 
 
 def family_of(model):
@@ -58,9 +61,14 @@ def family_of(model):
 
 def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
     """How a CLIP encodes one phrase: T x D, the phrase's own tokens only; prompt-weight syntax is taken literally."""
+    def loaded(key: str) -> bool:
+        """Whether one of several text encoders is there; a MODEL can do without some."""
+        model = getattr(clip, "cond_stage_model", None)
+        return getattr(model, key, getattr(model, f"clip_{key}", True)) is not None
+
     def tokenize(text: str) -> tuple[dict, list, int]:
         tokens = clip.tokenize(text, **family.TOKENIZE)
-        row = tokens[next((key for key in family.TEXT_KEYS if key in tokens), next(iter(tokens)))][0]
+        row = tokens[next((key for key in family.TEXT_KEYS if key in tokens and loaded(key)), next(iter(tokens)))][0]
         numbers = [token if isinstance(token, int) else None for token, *_ in row]
         filled = sum(1 for _ in takewhile(lambda token: token == numbers[-1], reversed(numbers)))  # padding, if there is any
         return tokens, numbers[:len(numbers) - filled], len(numbers)

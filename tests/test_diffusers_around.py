@@ -344,7 +344,7 @@ def test_refusals(pipe):
             (pipe.vae, {"encode": pipe}, "This is a AutoencoderKL, which cannot be looked into"),
             ("flux", {"encode": pipe}, "This is a str"),
             (pipe.transformer, {}, "Give the pipeline in its place, or encode=pipe"),
-            (pipe, {"encode": "t5"}, "encode is 't5', expected a Flux pipeline"),
+            (pipe, {"encode": "t5"}, "encode is 't5', expected a pipeline"),
             (pipe, {"start": 0.7, "end": 0.2}, "expected 0 <= start <= end <= 1"),
             (pipe, {"token": "last"}, "token is 'last'"),
             (tiny(text_encoder_2=None, tokenizer_2=None), {}, "has no text_encoder_2 and tokenizer_2")):

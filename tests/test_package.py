@@ -118,12 +118,13 @@ SHARED = ("z_image", "lumina2", "krea2")  # families without blocks of their own
 
 
 @pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8), ("z_image", 30), ("lumina2", 26), ("krea2", 28),
-                                           ("qwen_image", 60), ("chroma", 19)])
+                                           ("qwen_image", 60), ("chroma", 19), ("sd3", 24)])
 def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
     family, table = FAMILIES[family], (ROOT / "README.md").read_text(encoding="utf-8").split("## Models")[1].split("\n## ")[0]
     layers, first_step = family.DEFAULTS.layers(depth), family.DEFAULTS.first_step
     steps = f"steps from {first_step:.0%} on" if first_step else "all steps"
-    auto = f"layers {layers[0]}-{layers[-1]} of {depth}, {steps}, temperature {family.DEFAULTS.temperature:g}"
+    ends = "-".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
+    auto = f"layers {ends} of {depth}, {steps}, temperature {family.DEFAULTS.temperature:g}"
     blocks = "layers that text and image share" if family.NAME in SHARED else "double-stream blocks"
     start = f"| {family.TITLE} | {blocks} | {auto} |"
     assert sum(line.startswith(start) for line in table.split("\n")) == 1, start

@@ -62,8 +62,9 @@ class DiffusersNaming(Naming, Protocol):
 
     def blocks(self, model: Layers, singles: int | None = 0) -> Sequence[Layers]: ...
 
-    def hooked(self, attn: Layers) -> tuple[nn.Module, nn.Module | None]:
-        """The layer of an attention that makes the values, and the one that is given its output; None where it returns it."""
+    def hooked(self, attn: Layers) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+        """The layers of an attention that make the keys before RoPE and the values, and the one that is given its output; None where it
+        returns it."""
 
     def drawing(self, model: Layers) -> dict[str, Any]:
         """What a pipeline is told besides the prompt where nothing else is asked for."""
@@ -72,8 +73,8 @@ class DiffusersNaming(Naming, Protocol):
         """Rows and columns of the picture's own tokens, None where they do not stand row by row; noise levels in 0..1; guidance.
         given: to the transformer, by the names of its arguments."""
 
-    def keys(self, seen: Tensor, heads: int) -> Tensor:
-        """Keys before RoPE, B x heads x N x d, of what the layer `norm_k` has made."""
+    def keys(self, attn: Layers, seen: Tensor) -> Tensor:
+        """Keys before RoPE, B x heads x N x d, of what the first layer of `hooked` has made."""
 
     def rotations(self, one: Tensor, other: Tensor, /) -> Tensor:
         """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first."""

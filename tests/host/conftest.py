@@ -210,6 +210,13 @@ def qwen():
     return SmallQwen(SmallQwen.drawn())
 
 
+@pytest.fixture(scope="session")
+def sd35():
+    from small_models import SmallSD35
+
+    return SmallSD35(SmallSD35.drawn())
+
+
 @pytest.fixture
 def clip(flux):
     return Clip(flux.width)

@@ -129,3 +129,51 @@ class QwenImage:
                 after.append(x + gate2 * hidden)
             streams = after
         return found.scores()
+
+
+class SD3:
+    """SD3 (2403.03206) and SD3.5: MMDiT with a learnt embedding of places in place of RoPE; in SD3.5 medium's first blocks the picture
+    attends to itself a second time. The text of the last block ends with its keys and values."""
+
+    patch = 2
+
+    def scores(self, weights, config, latent, text, concepts, t, guidance=None, pooled=None, references=()):
+        """Scores by space, L x C x N, of one picture. latent: channels x h x w. text: T x D_text. concepts: C x D_text."""
+        w, heads = Weights(weights), config["num_heads"]
+        vec = w.mlp("t_embedder.mlp.0", silu, "t_embedder.mlp.2", waves(float(t) / 1000))
+        vectors = [silu(vec + w.mlp("y_embedder.mlp.0", silu, "y_embedder.mlp.2", y.double())) for y in (pooled, torch.zeros_like(pooled))]
+        embedded = w.w["x_embedder.proj.weight"].flatten(1)
+        image = tokens(latent.double()) @ embedded.T + w.w["x_embedder.proj.bias"]
+        (h, columns), side = [-(-n // 2) for n in latent.shape[1:]], round(w.w["pos_embed"].shape[1] ** 0.5)
+        top, left = (side - h) // 2, (side - columns) // 2
+        image = image + w.w["pos_embed"][0].unflatten(0, (side, side))[top:top + h, left:left + columns].flatten(0, 1)
+        streams = [w.linear("context_embedder", text.double()), w.linear("context_embedder", concepts.double()), image]
+
+        def parts_of(name, x):
+            """Queries, keys and values, T x heads x d."""
+            q, k, v = w.linear(f"{name}.qkv", x).unflatten(-1, (3, heads, -1)).unbind(1)
+            if f"{name}.ln_q.weight" in w:
+                q, k = (rms(part, w.w[f"{name}.ln_{letter}.weight"]) for part, letter in ((q, "q"), (k, "k")))
+            return q, k, v
+
+        found = Found()
+        for i in range(config["num_blocks"]):
+            names = [f"joint_blocks.{i}.{kind}_block" for kind in ("context", "context", "x")]
+            mods = [w.linear(f"{name}.adaLN_modulation.1", vector).unflatten(-1, (-1, 64 * heads))
+                    for name, vector in zip(names, (vectors[0], vectors[1], vectors[0]))]
+            q, k, v = zip(*[parts_of(f"{name}.attn", normed(x, mod[0], mod[1])) for name, x, mod in zip(names, streams, mods)])
+            outs = attend(q, k, v, len(image))
+            found.add(q, k, outs, len(image))
+            if i == config["num_blocks"] - 1:
+                return found.scores()
+            after = []
+            for name, x, out, mod in zip(names, streams, outs, mods):
+                y = x + mod[2] * w.linear(f"{name}.attn.proj", out)
+                if len(mod) == 9:
+                    twice = parts_of(f"{name}.attn2", normed(x, mod[6], mod[7]))
+                    logits = torch.einsum("qhd,khd->hqk", twice[0], twice[1]) / 8
+                    own = torch.einsum("hqk,khd->qhd", logits.softmax(-1), twice[2]).flatten(1)
+                    y = y + mod[8] * w.linear(f"{name}.attn2.proj", own)
+                after.append(y + mod[5] * w.mlp(f"{name}.mlp.fc1", lambda y: gelu(y, approximate="tanh"), f"{name}.mlp.fc2",
+                                                normed(y, mod[3], mod[4])))
+            streams = after

@@ -94,3 +94,27 @@ class SmallQwen(SmallModel):
     @classmethod
     def empty(cls):
         return cls.built("QwenImage", {"image_model": "qwen_image", "in_channels": 64, **cls.config})
+
+
+class SmallSD3(SmallModel):
+    """SD3 medium: plain joint blocks, whose queries and keys are not normalised."""
+
+    width = 96
+    config = dict(vec_in_dim=32, num_heads=2, num_blocks=4)
+    more: dict = {}
+
+    @classmethod
+    def empty(cls):
+        size = 64 * cls.config["num_heads"]
+        return cls.built("SD3", {"in_channels": 16, "out_channels": 16, "patch_size": 2, "input_size": None,
+                                 "pos_embed_scaling_factor": None, "pos_embed_max_size": 10, "num_patches": 100,
+                                 "depth": cls.config["num_heads"],
+                                 "num_blocks": cls.config["num_blocks"], "adm_in_channels": cls.config["vec_in_dim"],
+                                 "context_embedder_config": {"target": "torch.nn.Linear",
+                                                             "params": {"in_features": cls.width, "out_features": size}}, **cls.more})
+
+
+class SmallSD35(SmallSD3):
+    """SD3.5 medium: normalised queries and keys, and a second attention over the picture in the first blocks."""
+
+    more = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1])

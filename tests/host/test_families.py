@@ -20,9 +20,9 @@ from concept_saliency.nodes.concept_saliency import ConceptSaliency
 from conftest import Clip, SmallChroma, SmallFlux, SmallFlux2
 from oracle import traces
 from reference import DoubleStream
-from reference_joint import QwenImage
+from reference_joint import SD3, QwenImage
 from reference_single import Krea2, NextDiT
-from small_models import SmallKrea2, SmallLumina2, SmallQwen, SmallZImage
+from small_models import SmallKrea2, SmallLumina2, SmallQwen, SmallSD3, SmallSD35, SmallZImage
 
 TOLERANCE = 2e-4  # of the largest value
 
@@ -36,7 +36,7 @@ class Case:
     golden: str
     model: Callable
     bare: Callable
-    reference: DoubleStream | Krea2 | NextDiT | QwenImage
+    reference: DoubleStream | Krea2 | NextDiT | QwenImage | SD3
     text_key: str
     there: bool = True
     drawn: Callable | None = None
@@ -58,6 +58,8 @@ CASES = {case.golden: case for case in (
     Case("qwen_image", "qwen_image", SmallQwen, SmallQwen, QwenImage(), "qwen25_7b", drawn=SmallQwen.drawn),
     Case("chroma", "chroma", SmallChroma, SmallChroma, DoubleStream(patch=2, distilled=True), "t5xxl",
          drawn=SmallChroma.drawn, references=False),
+    Case("sd3", "sd3", SmallSD3, SmallSD3, SD3(), "l", drawn=SmallSD3.drawn, references=False),
+    Case("sd3", "sd35", SmallSD35, SmallSD35, SD3(), "l", drawn=SmallSD35.drawn, references=False),
 )}
 
 
@@ -154,7 +156,7 @@ class Probe:
         for row in range(len(x))[rows]:
             one = {name: given.get(name) for name in ("context", "guidance", "y")}
             text, guidance, pooled = (None if value is None else value[row] for value in one.values())
-            self.seen.setdefault(float(given["timestep"][row]), []).append(
+            self.seen.setdefault(float(given["transformer_options"]["sigmas"][0]), []).append(
                 dict(latent=x[row], text=text, t=given["timestep"][row], guidance=guidance, pooled=pooled,
                      references=[r[row] for r in given.get("ref_latents") or ()]))
 

@@ -149,14 +149,16 @@ def compiled(model, backend: str):
     ("flux", "eager", "attention_sub_quad", "auto"), ("flux", "eager", "attention_pytorch", "auto"),
     ("flux", "inductor", "attention_pytorch", "auto"), ("flux2", "inductor", "attention_pytorch", "auto"),
     ("qwen", "inductor", "attention_pytorch", "auto"), ("flux", "eager", "attention_sub_quad", "all"),
-    ("flux", "inductor", "attention_pytorch", "all"), ("flux2", "inductor", "attention_pytorch", "all")])
+    ("flux", "inductor", "attention_pytorch", "all"), ("flux2", "inductor", "attention_pytorch", "all"),
+    ("sd35", "inductor", "attention_pytorch", "auto")])
 def test_torch_compile(request, apply, monkeypatch, name, backend, attention, blocks, place):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.flux.math
     import comfy.ldm.modules.attention
+    import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
 
     flux = request.getfixturevalue(name)
-    for module in (comfy.ldm.flux.math, comfy.ldm.modules.attention):
+    for module in (comfy.ldm.flux.math, comfy.ldm.modules.attention, mmdit):
         monkeypatch.setattr(module, "optimized_attention", getattr(comfy.ldm.modules.attention, attention))
     torch.compiler.reset()
     model = compiled(flux.patcher, backend) if place == "before" else flux.patcher

@@ -9,9 +9,10 @@ import comfy.supported_models_base
 import pytest
 import torch
 from comfy import sd1_clip
-from comfy.text_encoders import flux, qwen_image, qwen_vl
+from comfy.text_encoders import flux, qwen_image, qwen_vl, sd3_clip
 from comfy.text_encoders.flux import T5XXLTokenizer
 from concept_saliency.core.families.flux1 import comfyui
+from concept_saliency.core.families.sd3 import comfyui as sd3_family
 from concept_saliency.nodes import host
 
 try:
@@ -20,11 +21,11 @@ except ImportError:  # not on this host
     z_image = None
 
 
-def random_clip(tokenizer, model, key: str, tokenizer_data=None):
+def random_clip(tokenizer, model, key: str, tokenizer_data=None, **more):
     """A text encoder of ComfyUI's with its own tokenizer and few, random weights."""
     config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     clip = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(tokenizer, model), tokenizer_data=tokenizer_data or {},
-                         model_options={f"{key}_model_config": config})
+                         model_options={f"{key}_model_config": config, **more})
     generator = torch.Generator().manual_seed(0)
     for weight in clip.cond_stage_model.parameters():
         weight.data = torch.randn(weight.shape, generator=generator) / (weight.shape or (1,))[-1] ** 0.5
@@ -74,9 +75,16 @@ def zimage():
     return random_clip(z_image.ZImageTokenizer, z_image.te(), "qwen3_4b")
 
 
+def sd3(clips=True, width=4096):
+    """width: T5's, at which ComfyUI joins CLIP's tokens to it. It has one layer here."""
+    config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}
+    return random_clip(sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(clip_l=clips, clip_g=clips, t5=True), "clip_l", clip_g_model_config=config,
+                       t5xxl_model_config={"d_model": width, "d_ff": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1})
+
+
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
          "flux2 dev": (dev, "flux2", "mistral3_24b"), "z-image": (zimage, "z_image", "qwen3_4b"),
-         "qwen-image": (qwen, "qwen_image", "qwen25_7b")}
+         "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l")}
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -94,7 +102,7 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
 
     (cats, cat_row), (dogs, dog_row) = whole("cat"), whole("dog")
     places = [i for i, (a, b) in enumerate(zip(cat_row, dog_row)) if a != b]
-    cut = len(cat_row) - len(cats)  # of the template, after it was encoded
+    cut = max(0, len(cat_row) - len(cats))  # of the template, after it was encoded; SD3 has T5's row after CLIP's
     first, count = places[0] - cut, len(places)
     assert places[0] > 0 and first >= 0 and places == list(range(places[0], places[-1] + 1))
     assert torch.equal(cats[:first], dogs[:first]), "the template's tokens before the phrase know nothing of it"
@@ -109,6 +117,16 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
         while after[-1:] == dog_row[-1:]:  # padding, if there is any
             after.pop()
         assert row[cut + first + len(own):][:len(after)] == after, "then the template goes on"
+
+
+@torch.no_grad()
+def test_of_an_sd3_that_was_loaded_without_clip_t5s_own_tokens_are_taken():
+    clip = sd3(clips=False, width=32)
+    encode = host.phrase_encoder(clip, sd3_family)
+    for phrase in ("cat", "a (red:1.3) cat"):
+        count = len(T5XXLTokenizer().tokenizer(phrase)["input_ids"]) - 1
+        vectors = clip.encode_from_tokens(clip.tokenize(phrase, disable_weights=True))[0]
+        assert torch.equal(encode(phrase), vectors[:count].float()) and len(vectors) == 77
 
 
 def test_t5s_own_tokens_are_those_before_the_end():

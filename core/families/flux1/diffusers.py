@@ -31,11 +31,11 @@ def blocks(model: Layers, singles: int | None = 0) -> list[Layers]:
     return [*model.transformer_blocks, *model.single_transformer_blocks[:singles]]
 
 
-def hooked(attn: Layers) -> tuple[nn.Module, nn.Module | None]:
-    """The layer of an attention that makes the values, beside or without other things, and the one that is given the attention's
-    output; None where the attention returns it as it is."""
+def hooked(attn: Layers) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+    """The layers of an attention that make the keys before RoPE and the values, beside or without other things, and the one that is
+    given the attention's output; None where the attention returns it as it is."""
     values = attn.to_qkv if attn.fused_projections else attn.to_v
-    return values, None if attn.pre_only else attn.to_out[0]
+    return attn.norm_k, values, None if attn.pre_only else attn.to_out[0]
 
 
 def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, None]:
@@ -101,8 +101,8 @@ def called(given: dict) -> tuple[tuple[int, int] | None, Tensor, Tensor | None]:
     return grid(given["img_ids"]), given["timestep"], given.get("guidance")
 
 
-def keys(seen: Tensor, heads: int) -> Tensor:
-    """Keys before RoPE, B x heads x N x d, of what the layer `norm_k` has made."""
+def keys(attn: nn.Module, seen: Tensor) -> Tensor:
+    """Keys B x heads x N x d, of what the first layer of `hooked` has made."""
     return seen.transpose(1, 2)
 
 

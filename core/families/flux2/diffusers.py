@@ -28,12 +28,11 @@ def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | 
     return model.context_embedder(vectors).expand(len(timesteps), -1, -1), modulation, rotations(*model.pos_embed(place))
 
 
-def hooked(attn: Layers) -> tuple[nn.Module, nn.Module]:
-    """The layer of an attention that makes the values, beside or without other things, and the one that is given the attention's
-    output, in single-stream blocks with the MLP's after it."""
+def hooked(attn: Layers) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """See Flux.1's. In single-stream blocks the last layer is given the MLP's output, too, after the attention's."""
     if is_single(attn):
-        return attn.to_qkv_mlp_proj, attn.to_out
-    return attn.to_qkv if attn.fused_projections else attn.to_v, attn.to_out[0]
+        return attn.norm_k, attn.to_qkv_mlp_proj, attn.to_out
+    return attn.norm_k, attn.to_qkv if attn.fused_projections else attn.to_v, attn.to_out[0]
 
 
 def is_single(attn: Layers) -> bool:
