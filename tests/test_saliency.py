@@ -1,5 +1,6 @@
 """Recordings, and what is computed from them afterwards."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -156,3 +157,12 @@ def test_differences_between_concepts_survive_half_precision():
 
     assert error(mine) < error(rounded) / 20
     assert output_scores((10 * concepts).half(), image.half()).isfinite().all(), "float16 ends at 65504"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 19, 57])
+def test_the_advice_about_layers_can_be_taken(depth):
+    """Whatever the error suggests to write is accepted, and names layers that there are."""
+    with pytest.raises(ValueError, match=f"layers are 0 to {depth - 1}\\. Write for example: ") as refused:
+        parse_layers("seven", range(depth), range(depth))
+    examples = re.split(", | or ", str(refused.value).partition("example: ")[2])
+    assert len(examples) == 5 and all(parse_layers(example, range(depth), range(depth)) for example in examples)
