@@ -48,7 +48,7 @@ class Model(Protocol):
         """Recordings, by space, of existing pictures B x 3 x H x W in 0..1, of any size: one pass for each of `seeds`.
 
         captions: one a picture, empty if not given. Recording.image_size is the pictures' own size.
-        self_attention: whether concepts see one another. linear: see core.stream. pooled_prompt: whether the captions' pooled
+        self_attention: whether concepts see one another. linear: see record_image. pooled_prompt: whether the captions' pooled
         vectors go in, where the model takes any. guidance: of a model that was distilled, 3.5 if not given.
         progress: wraps the steps of the work, passes or blocks. blocks: see layers.
         """

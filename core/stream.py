@@ -106,7 +106,7 @@ def output_scores(concept_out: Tensor, image_out: Tensor) -> Tensor:
 
 
 def cross_attention_scores(concept_queries: Tensor, image_keys: Tensor) -> Tensor:
-    """The weaker baseline: queries . keys before RoPE, unscaled, summed over heads -> B x C x N float32."""
+    """The weaker baseline: queries . keys before RoPE, B x heads x C (or N) x d, unscaled, summed over heads -> B x C x N float32."""
     return _products(concept_queries.transpose(1, 2).flatten(2), image_keys.to(concept_queries).transpose(1, 2).flatten(2))
 
 
@@ -167,15 +167,20 @@ class ConceptStream:
         """Whether every block has been seen."""
         return len(self.scores["output"]) == self.depth
 
-    def watch(self, module: Layers, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None) -> Tensor:
-        """Look on at one block (see attend and output_scores for the shapes); returns o_c."""
+    def watch(self, module: Layers, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None,
+              image_queries: Tensor | None = None) -> Tensor:
+        """Look on at one block (see attend and output_scores for the shapes); returns o_c.
+
+        image_queries: B x heads x N x d before RoPE; with them cross-attention is theirs with the concepts' keys, as in the authors'
+        PascalVOC experiments.
+        """
         block = self.family.block(module, self.modulation, len(self.scores["output"]))
         q, k, v = block.project(self.states)
         out = attend(rotate(q, self.pe), rotate(k, self.pe), v, image_keys, image_values, self.self_attention)
         self.scores["output"].append(output_scores(linear_shares(out) if self.linear else out, image_out))
         if "cross-attention" in self.scores:
-            queries = linear_shares(q) if self.linear else q
-            self.scores["cross-attention"].append(cross_attention_scores(queries, unrotate(image_keys, image_pe)))
+            rows, columns = (q, unrotate(image_keys, image_pe)) if image_queries is None else (k, image_queries)
+            self.scores["cross-attention"].append(cross_attention_scores(linear_shares(rows) if self.linear else rows, columns))
         if not self.complete:  # nobody reads the states after the last block
             self.states = block.update(self.states, out)
         return out

@@ -35,12 +35,15 @@ class BlockHooks:
         self.pe: Tensor | None = None  # of the picture's own tokens
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
         self.values: Tensor | None = None
+        self.queries: Tensor | None = None  # where they are asked for
         self.handles: list[RemovableHandle] = []
         self.looking = False  # layers that text and image share are called for the concepts
         for block in family.blocks(transformer, singles):
             attn = block.attn
             makes_keys, makes_values, takes_output = family.hooked(attn)
             keys = functools.partial(self.see_keys, attn)
+            if inputs.linear:  # the authors' PascalVOC experiments
+                self.handles.append(attn.norm_q.register_forward_hook(self._hook(functools.partial(self.see_queries, attn))))
             leave, end = self._hook(functools.partial(self.leave, block)), self._hook(functools.partial(self.end, block))
             self.handles += [attn.register_forward_pre_hook(self._hook(self.enter), with_kwargs=True),
                              makes_keys.register_forward_hook(self._hook(keys)),
@@ -55,7 +58,7 @@ class BlockHooks:
     @torch.no_grad()
     def enter(self, attn: nn.Module, args: tuple, kwargs: dict) -> None:
         """A block's attention begins. The concepts begin with the first, for only then are offloaded weights in their place."""
-        self.keys = self.values = None
+        self.keys = self.values = self.queries = None
         text = kwargs.get("encoder_hidden_states")
         self.first = self.text if text is None else 0  # single-stream blocks have one sequence of both
         if self.stream is None and text is not None:
@@ -74,6 +77,10 @@ class BlockHooks:
     def see_keys(self, attn: Layers, layer: nn.Module, args: tuple, keys: Tensor) -> None:
         """Keys before RoPE, in the family's own layout."""
         self.keys = self.family.keys(attn, keys)
+
+    def see_queries(self, attn: Layers, layer: nn.Module, args: tuple, queries: Tensor) -> None:
+        """Queries, as keys."""
+        self.queries = self.family.keys(attn, queries)
 
     def see_values(self, projection: nn.Module, args: tuple, values: Tensor) -> None:
         """Values B x N x D, or queries, keys, values and what may follow them, B x N x 3D or more."""
@@ -96,7 +103,8 @@ class BlockHooks:
         values = self.values[rows][:, own].split(width, dim=-1)[0 if self.values.shape[-1] == width else 2]
         self.looking = True
         try:
-            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[rows][:, own, :width], self.pe)
+            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[rows][:, own, :width], self.pe,
+                              None if self.queries is None else self.queries[rows][:, :, own])
         finally:
             self.looking = False
         if self.stream.complete:

@@ -52,7 +52,8 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     The pass stops in the last block that is watched. pipe: a pipeline of any kind. image: a PIL picture, which is turned
     upright as its EXIF says, or B x 3 x H x W in 0..1, of any size. prompt: what is in it. noise_level: 0, the plain
     picture, to 1, nothing but noise. samples: passes with noise from seed, seed + 1 and so on. self_attention: whether
-    concepts see one another (the paper's ablation). linear: see core.stream.linear_shares. pooled_prompt: whether the prompt's
+    concepts see one another (the paper's ablation). linear: scores as in the paper's PascalVOC experiments, see
+    core.stream.linear_shares, and in cross-attention of the image's queries with the concepts' keys. pooled_prompt: whether the prompt's
     pooled vector modulates image and text; the paper's evaluation gives zeros. guidance_scale: for models that were distilled.
     megapixels: larger pictures are shown to the model reduced to about that size, 0 for as they are; maps have the picture's
     own size all the same. progress: wraps the blocks that are run, as tqdm does. blocks: see capture.

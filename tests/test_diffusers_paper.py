@@ -24,14 +24,14 @@ def told(pipe) -> list[dict]:
 
 def test_linear_shares_divide_the_picture_s_vectors_among_all_concepts():
     """In each dimension the shares of all concepts, shown or not, add up to 1, so their scores add up to the sum over a token's own
-    vector: its attention output, or its key before RoPE."""
+    vector: its attention output, or in cross-attention its query before RoPE, which the authors multiply with the concepts' keys."""
     pipe = tiny()
-    outputs, keys = [], []
+    outputs, queries = [], []
     for block in pipe.transformer.transformer_blocks:
         block.attn.to_out[0].register_forward_pre_hook(lambda layer, args: outputs.append(args[0].sum(-1)))
-        block.attn.norm_k.register_forward_hook(lambda layer, args, key: keys.append(key.sum((-2, -1))))
+        block.attn.norm_q.register_forward_hook(lambda layer, args, query: queries.append(query.sum((-2, -1))))
     found = record_image(pipe, PICTURE, CONCEPTS, linear=True, cross_attention=True)
-    for space, sums in (("output", outputs), ("cross-attention", keys)):
+    for space, sums in (("output", outputs), ("cross-attention", queries)):
         scores = found[space].scores[0].flatten(-2)  # layers x pictures x concepts x tokens
         torch.testing.assert_close(scores.sum(2), torch.stack(sums), rtol=1e-4, atol=1e-4)
     plain = record_image(pipe, PICTURE, CONCEPTS)["output"].scores

@@ -26,21 +26,24 @@ def test_without_self_attention_a_concept_does_not_depend_on_its_rivals(tiny):
     assert not torch.allclose(scores(tiny, "cat")[:, 0], scores(tiny, "cat, sand")[:, 0], rtol=1e-3)
 
 
-def watched(golden, **options):
-    """The golden Flux.1, watched on its first step: the scores of both spaces, and what its norms gave of image and concepts."""
+def watched(golden, authors: bool = False, **options):
+    """The golden Flux.1, watched on its first step: the scores of both spaces, and what its norms gave of image and concepts: keys and
+    queries, or queries and keys where cross-attention is the authors'."""
     data = golden("flux1_dev_like")
     config, grid = data.about["config"], tuple(data.about["grid"])
     model = Flux(FluxConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}))
     model.load_state_dict(data.weights())
-    image_keys, text_queries = [], []
+    image, text, queries = [], [], []
     for block in model.double_blocks:
-        block.img_attn.norm.register_forward_hook(lambda module, args, out: image_keys.append(out[1]))
-        block.txt_attn.norm.register_forward_hook(lambda module, args, out: text_queries.append(out[0]))
+        block.img_attn.norm.register_forward_hook(lambda module, args, out: image.append(out[1 - authors]))
+        block.img_attn.norm.register_forward_hook(lambda module, args, out: queries.append(out[0]))
+        block.txt_attn.norm.register_forward_hook(lambda module, args, out: text.append(out[int(authors)]))
     t, guidance = torch.tensor([data.about["timesteps"][0]]), torch.tensor([data.about["guidance"]])
     stream = ConceptStream(comfyui, model, data["concepts"], t, guidance, cross_attention=True, **options)
     with torch.no_grad():
-        model(data["step0.img"], data["txt"], t, grid, data["pooled"], guidance, watch=stream.watch)
-    return stream.scores, image_keys, text_queries[1::2]  # in every block the prompt's come first
+        model(data["step0.img"], data["txt"], t, grid, data["pooled"], guidance,
+              watch=lambda *seen: stream.watch(*seen, queries[-1] if authors else None))
+    return stream.scores, image, text[1::2]  # in every block the prompt's come first
 
 
 def test_cross_attention_is_what_queries_and_keys_say_before_they_are_turned_by_their_positions(golden):
@@ -49,6 +52,14 @@ def test_cross_attention_is_what_queries_and_keys_say_before_they_are_turned_by_
     for layer, found in enumerate(scores["cross-attention"]):
         expected = (queries[layer][:, :, :, None] * keys[layer][:, :, None]).sum(dim=(1, 4))
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_authors_multiply_the_image_s_queries_with_the_concepts_keys(golden):
+    scores, image_queries, concept_keys = watched(golden, authors=True)
+    for layer, found in enumerate(scores["cross-attention"]):
+        expected = (concept_keys[layer][:, :, :, None] * image_queries[layer][:, :, None]).sum(dim=(1, 4))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(scores["output"][0], watched(golden)[0]["output"][0]), "output space has no part in it"
 
 
 def test_a_concept_s_linear_share_is_what_it_has_above_the_least(golden):
