@@ -48,6 +48,7 @@ def page(server, chromium, request):
     page.name = "vue" if request.param else "classic"
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(error.stack))
+    page.on("dialog", lambda dialog: dialog.accept())  # workflows that are left unsaved
     page.goto(f"http://127.0.0.1:{server.port}")
     page.wait_for_function("window.app && window.app.graph")
     yield page

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser import keep
+from concept_saliency.core import explore
 from concept_saliency.core.saliency import Saliency
 from conftest import REPOSITORY
 from PIL import Image
@@ -348,8 +349,18 @@ def test_dragging_shows_the_mask_that_the_next_run_makes(page, server):
 
 
 def test_names_are_text(page, server):
-    flow = Explorers(page, server, HOSTILE, steps=2)
+    maps = torch.rand(1, len(HOSTILE), 4, 4, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    saliency = Saliency(tuple(HOSTILE), maps, (64, 64), (64, 64), torch.rand(1, len(HOSTILE)), (), torch.zeros(1, 0, 4, 4))
+    saliency.save(server.folder / "input" / "hostile.safetensors")
+    explore.save(server.folder / "temp" / "hostile.safetensors", saliency)
+    flow = Explorers(page, server)
+    flow.js("""id => { const load = LiteGraph.createNode('ConceptSaliencyLoad'), node = app.graph.getNodeById(id); app.graph.add(load);
+        load.widgets.find(w => w.name === 'file').value = 'hostile.safetensors'; node.disconnectInput(1); load.connect(0, node, 0) }""",
+            flow.mask)
     flow.run()
+    flow.js("""id => app.graph.getNodeById(id).onExecuted({concept_explorer: [
+        {filename: 'hostile.safetensors', subfolder: '', type: 'temp', pictures: []}]})""", flow.maps)
+    flow.shows(flow.maps, "hostile.safetensors")
     flow.look_at(flow.maps)
     assert [name for name, _ in flow.ranking(flow.maps)][:len(HOSTILE)] == HOSTILE
     assert flow.panel(flow.mask, "p => [...p.chips.children].map(chip => chip.textContent)") == HOSTILE
