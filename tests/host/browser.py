@@ -42,17 +42,20 @@ def page(server, chromium, request):
     if request.param and __version__ == "0.3.64":
         pytest.skip("this frontend has no Nodes 2.0")
     server.post("/settings/Comfy.VueNodes.Enabled", request.param)
-    context = chromium.new_context(viewport={"width": 1900, "height": 1050})
-    page = context.new_page()
+    page = opened(chromium, server, "vue" if request.param else "classic")
+    yield page
+    page.context.close()
+
+
+def opened(chromium, server, name: str):
+    """The frontend in a window of its own, that remembers nothing. page.errors: what was thrown in it."""
+    page = chromium.new_context(viewport={"width": 1900, "height": 1050}).new_page()
     page.set_default_timeout(60_000)
-    page.name = "vue" if request.param else "classic"
-    page.errors = []
+    page.name, page.errors = name, []
     page.on("pageerror", lambda error: page.errors.append(error.stack))
-    page.on("dialog", lambda dialog: dialog.accept())  # workflows that are left unsaved
     page.goto(f"http://127.0.0.1:{server.port}")
     page.wait_for_function("window.app && window.app.graph")
-    yield page
-    context.close()
+    return page
 
 
 def keep(page, name: str) -> None:

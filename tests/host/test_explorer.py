@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from browser import keep
+from browser import keep, opened
 from concept_saliency.core import explore
 from concept_saliency.core.saliency import Saliency
 from conftest import REPOSITORY
@@ -417,18 +417,16 @@ def test_two_explorers_do_not_mix(page, server):
     keep(page, "two_explorers")
 
 
-def test_it_can_be_switched_off(page, server):
+def test_it_can_be_switched_off(page, chromium, server):
     server.post("/settings/ConceptSaliency.Explorer", False)
     try:
-        page.reload()
-        page.wait_for_function("window.app && window.app.graph")
-        flow = Explorers(page, server)
+        other = opened(chromium, server, page.name)
+        flow = Explorers(other, server)
         assert flow.panel(flow.mask, "p => !p")
-        page.evaluate("app.queuePrompt(0)")
-        page.wait_for_function("id => app.nodeOutputs[id]?.images?.length", arg=str(flow.maps), timeout=300_000)
-        page.wait_for_timeout(1500)
+        other.evaluate("app.queuePrompt(0)")
+        other.wait_for_function("id => app.nodeOutputs[id]?.images?.length", arg=str(flow.maps), timeout=300_000)
+        other.wait_for_timeout(1500)
         assert flow.panel(flow.maps, "p => !p") and not flow.js("id => app.graph.getNodeById(id).hideOutputImages", flow.maps)
+        other.context.close()
     finally:
         server.post("/settings/ConceptSaliency.Explorer", True)
-        page.reload()
-        page.wait_for_function("window.app && window.app.graph")

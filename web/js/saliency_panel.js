@@ -35,7 +35,7 @@ export class SaliencyPanel {
   }
 
   minHeight() {
-    return 380;
+    return 430; // with a list of ten
   }
 
   fail(reason) {
