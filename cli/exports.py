@@ -30,7 +30,7 @@ class Exports:
     ValueError where two pictures would have the same file, and where a package is missing.
     """
 
-    def __init__(self, out: Path, kinds: tuple[str, ...], names: list[str], look: results.Look, min_presence: float):
+    def __init__(self, out: Path, kinds: tuple[str, ...], names: list[str], look: results.MapOptions, min_presence: float):
         self.out, self.kinds, self.names, self.look, self.min_presence = out, kinds, names, look, min_presence
         twice = [stem for stem, count in Counter(Path(name).with_suffix("") for name in names).items() if count > 1]
         if kinds and twice:
@@ -94,7 +94,7 @@ class Exports:
 class _Picture:
     """The results of one picture, read when they are needed."""
 
-    def __init__(self, folder: Path, look: results.Look):
+    def __init__(self, folder: Path, look: results.MapOptions):
         self.folder, self.look = folder, look
 
     @cached_property

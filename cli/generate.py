@@ -43,7 +43,7 @@ class Size(click.ParamType):
 @options.out("generate-output")
 @options.as_json
 def command(model_name: str, prompt: str, concepts: str, contrast: str | None, blocks: str, seed: int,
-            size: tuple[int, int] | None, steps: int | None, look: results.Look, out: Path, as_json: bool) -> None:
+            size: tuple[int, int] | None, steps: int | None, look: results.MapOptions, out: Path, as_json: bool) -> None:
     """Draw a picture and write it with a heatmap, overlay and mask of every concept, and the raw recording."""
     model = models.load(model_name)
     look.check(model.layers(blocks))

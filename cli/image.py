@@ -32,7 +32,7 @@ class Question:
     noise_level: float | None
     samples: int
     seed: int
-    look: results.Look
+    look: results.MapOptions
     megapixels: float
     blocks: str = "auto"
 

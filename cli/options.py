@@ -10,7 +10,7 @@ import click
 
 from ..core.families import BLOCKS
 from ..core.masks import METHODS
-from .results import Look
+from .results import MapOptions
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -60,7 +60,7 @@ def look(command: Callable) -> Callable:
     """How maps and masks are made of a recording: four options, collected into one argument `look`."""
     @wraps(command)
     def collected(*args, layers, temperature, mask, threshold, **others):
-        return command(*args, look=Look(layers, temperature, mask, threshold), **others)
+        return command(*args, look=MapOptions(layers, temperature, mask, threshold), **others)
 
     return stack(
         click.option("--layers", default="auto", show_default=True, help="For example: auto, all, 15-18, -4:"),

@@ -21,7 +21,7 @@ TILE = 512  # pixels, the longer side of a picture on the contact sheet
 
 
 @dataclass(frozen=True)
-class Look:
+class MapOptions:
     """How maps and masks are made of a recording; see core/saliency.py and core/masks.py."""
 
     layers: str = "auto"
@@ -34,7 +34,7 @@ class Look:
         parse_layers(self.layers, range(depth), range(depth))
 
 
-def write(folder: Path, image: Tensor, recording: Recording, title: str, told: dict, look: Look = Look(),
+def write(folder: Path, image: Tensor, recording: Recording, title: str, told: dict, look: MapOptions = MapOptions(),
           keep_picture: bool = False) -> dict:
     """Write everything about one picture, 1 x 3 x H x W in 0..1, into `folder`, in place of what stood there about another.
 
