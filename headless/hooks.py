@@ -43,6 +43,9 @@ class BlockHooks:
             makes_keys, makes_values, takes_output = family.hooked(attn)
             keys = functools.partial(self.see_keys, attn)
             if inputs.linear:  # the authors' PascalVOC experiments
+                if attn.norm_q is None:
+                    raise ValueError(f"This {type(transformer).__name__} does not normalise its queries, of which the paper's PascalVOC "
+                                     "experiments take scores. Leave linear (--protocol paper) out.")
                 self.handles.append(attn.norm_q.register_forward_hook(self._hook(functools.partial(self.see_queries, attn))))
             leave, end = self._hook(functools.partial(self.leave, block)), self._hook(functools.partial(self.end, block))
             self.handles += [attn.register_forward_pre_hook(self._hook(self.enter), with_kwargs=True),

@@ -6,7 +6,7 @@ import torch
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from tiny_diffusers import CONCEPTS, one_thread, tiny  # noqa: E402
+from tiny_diffusers import CONCEPTS, hooks, one_thread, tiny  # noqa: E402
 
 from concept_saliency.cli.pipeline import Pipeline  # noqa: E402
 from concept_saliency.headless.image import record_image  # noqa: E402
@@ -36,6 +36,16 @@ def test_linear_shares_divide_the_picture_s_vectors_among_all_concepts():
         torch.testing.assert_close(scores.sum(2), torch.stack(sums), rtol=1e-4, atol=1e-4)
     plain = record_image(pipe, PICTURE, CONCEPTS)["output"].scores
     assert not torch.allclose(plain, found["output"].scores, atol=1e-3)
+
+
+def test_a_model_that_does_not_normalise_queries_is_refused():
+    pipe = tiny()
+    for block in pipe.transformer.transformer_blocks:
+        block.attn.norm_q = None
+    before = hooks(pipe.transformer)
+    with pytest.raises(ValueError, match="This FluxTransformer2DModel does not normalise its queries"):
+        record_image(pipe, PICTURE, CONCEPTS, linear=True)
+    assert hooks(pipe.transformer) == before, "nothing is left"
 
 
 def test_a_concept_without_rivals_has_no_share():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import concept_saliency.core.families as families
-from concept_saliency.core.families.naming import ComfyNaming, DiffusersNaming, ReadingNaming
+from concept_saliency.core.families.naming import ComfyNaming, DiffusersNaming, PlacedNaming, ReadingNaming
 
 PROTOCOLS = {"comfyui": ComfyNaming, "diffusers": DiffusersNaming}
 NAMINGS = sorted((file.parent.name, file.stem) for file in Path(families.__file__).parent.glob("*/*.py") if file.stem in PROTOCOLS)
@@ -25,7 +25,11 @@ def said(protocol: type) -> dict[str, list[str] | None]:
 @pytest.mark.parametrize("family, library", NAMINGS)
 def test_a_naming_says_all_that_is_asked_of_it(family, library):
     naming = import_module(f"concept_saliency.core.families.{family}.{library}")
-    protocol = ReadingNaming if library == "diffusers" and hasattr(naming, "reading") else PROTOCOLS[library]
+    protocol = PROTOCOLS[library]
+    if hasattr(naming, "reading"):
+        protocol = ReadingNaming
+    if library == "comfyui" and not getattr(naming, "BARE", False):
+        protocol = PlacedNaming
     wanted = said(protocol)
     assert {"NAME", "DEFAULTS", "PATCH", "PIXELS", "begin", "block", "blocks", "fits"} <= set(wanted)
     for name, parameters in wanted.items():

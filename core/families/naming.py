@@ -48,6 +48,10 @@ class ComfyNaming(Naming, Protocol):
     def blocks(self, model: Layers, singles: int | None = 0) -> Mapping[Any, Layers]:
         """By the names under which ComfyUI lets them be replaced, or by their numbers where it does not."""
 
+
+class PlacedNaming(ComfyNaming, Protocol):
+    """The same of all families but those that say BARE, to which ComfyUI does not tell which block an attention belongs to."""
+
     def picture(self, told: Any, count: int, seen: dict, /) -> tuple[Tensor, int, int]:
         """RoPE of a block's tokens, and the first and the end of the `count` that are the picture's own.
 
