@@ -166,3 +166,12 @@ def test_the_advice_about_layers_can_be_taken(depth):
         parse_layers("seven", range(depth), range(depth))
     examples = re.split(", | or ", str(refused.value).partition("example: ")[2])
     assert len(examples) == 5 and all(parse_layers(example, range(depth), range(depth)) for example in examples)
+
+
+@pytest.mark.parametrize("maps", [torch.full((1, 1, 4, 4), 1.5), torch.full((1, 1, 4, 4), -0.5), torch.zeros(1, 1, 4, 4).double(),
+                                  torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 0, 4), torch.zeros(0, 1, 4, 4)])
+def test_maps_that_are_wrong_in_one_thing_are_refused(maps):
+    """Too high, too low, of another type, for another number of concepts, without rows, without a picture."""
+    rivals = torch.zeros(len(maps), 0, *maps.shape[2:])
+    with pytest.raises(ValueError):
+        Saliency(("cat",), maps, (64, 64), (64, 64), torch.full((len(maps), 1), 0.5), (), rivals)
