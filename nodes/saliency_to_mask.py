@@ -76,11 +76,12 @@ class ConceptSaliencyToMask(io.ComfyNode):
 def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float,
              shaping: masks.Shaping = UNSHAPED) -> tuple[list[str], list[str]]:
     """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture."""
-    warnings, remarks = [], []
+    warnings, remarks, advice = [], [], []
     for number, (there, share) in enumerate(zip(presence, shares), 1):
         of = f" in picture {number}" if len(shares) > 1 else ""
         if share < 1e-4:
-            warnings.append(f"The mask of '{name}' is empty{of} (presence {there:.2f}). {why_empty(method, threshold, shaping)}")
+            warnings.append(f"The mask of '{name}' is empty{of} (presence {there:.2f}).")
+            advice = [why_empty(method, threshold, shaping)]  # once for all pictures
             continue
         if there < LOW_PRESENCE:
             warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap "
@@ -88,7 +89,7 @@ def findings(name: str, presence: list[float], shares: list[float], method: str,
         remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the picture")
     if method not in masks.THRESHOLDED and threshold != 0.5:
         remarks.append(f"'threshold' is for the methods {' and '.join(masks.THRESHOLDED)} only; {method} does not use it.")
-    return warnings, remarks
+    return warnings + advice, remarks
 
 
 def why_empty(method: str, threshold: float, shaping: masks.Shaping) -> str:

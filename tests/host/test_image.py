@@ -193,12 +193,12 @@ def test_what_is_said_about_a_mask():
 
     assert findings("cat", [0.9], [0.25], "auto", 0.5) == ([], ["'cat': presence 0.90, 25% of the picture"])
     warnings, remarks = findings("cat", [0.9, 0.1], [0.25, 0.0], "otsu", 0.8)
-    assert len(warnings) == 1 and "empty in picture 2" in warnings[0] and "Try" in warnings[0]
+    assert len(warnings) == 2 and "empty in picture 2" in warnings[0] and "Try" in warnings[1]
     assert remarks[1] == "'threshold' is for the methods percentile and absolute only; otsu does not use it."
-    assert "otsu" not in warnings[0], "it is the method already"
+    assert "otsu" not in warnings[1], "it is the method already"
     for method, shaping, advice in (("auto", {}, "or the method otsu"), ("absolute", {}, "above the threshold of 0.8: lower it"),
                                     ("auto", {"min_area": 9}, "set them to 0"), ("mean", {"grow": -1}, "set them to 0")):
-        assert advice in findings("cat", [0.1], [0.0], method, 0.8, Shaping(**shaping))[0][0]
+        assert advice in findings("cat", [0.1], [0.0], method, 0.8, Shaping(**shaping))[0][1]
     assert "may not be in the picture: presence is 0.20" in findings("cat", [0.2], [0.25], "mean", 0.5)[0][0]
 
 
