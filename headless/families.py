@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from diffusers import QwenImagePipeline
 from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxAttention, FluxTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
 from ..core.families import FAMILIES
+from ..core.families.chroma import diffusers as chroma
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
 from ..core.families.naming import DiffusersNaming
@@ -35,7 +37,8 @@ except ImportError:  # diffusers before 0.36
     pass
 else:
     _TRANSFORMERS.append(_Known(Flux2Transformer2DModel, Flux2Attention, flux2))
-_TRANSFORMERS += [_Known(QwenImageTransformer2DModel, Attention, qwen_image), _Known(SD3Transformer2DModel, Attention, sd3)]
+_TRANSFORMERS += [_Known(QwenImageTransformer2DModel, Attention, qwen_image),
+                  _Known(ChromaTransformer2DModel, FluxAttention, chroma), _Known(SD3Transformer2DModel, Attention, sd3)]
 
 
 def family_of(transformer: nn.Module) -> DiffusersNaming:

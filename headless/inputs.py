@@ -44,6 +44,8 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     speaking = plain(pipe)
     if isinstance(speaking, _WithClip):  # SD3
         return lambda phrase: _of_clip(speaking, phrase).float().cpu()
+    if getattr(getattr(speaking.text_encoder, "config", None), "model_type", None) == "t5":  # Chroma
+        return lambda phrase: _of_t5_alone(speaking, phrase).float().cpu()
     if isinstance(speaking, _WithT5):  # Flux.1; its text_encoder is CLIP
         return lambda phrase: _of_t5(speaking, phrase).float().cpu()
     if isinstance(speaking, _WithLanguageModel):
@@ -83,6 +85,11 @@ def _of_clip(pipe: _WithClip, phrase: str) -> Tensor:
 def _of_t5(pipe: _WithT5, phrase: str) -> Tensor:
     own = len(pipe.tokenizer_2(phrase, add_special_tokens=False).input_ids)
     return pipe.encode_prompt(phrase, phrase)[0][0, :own]
+
+
+def _of_t5_alone(pipe: Any, phrase: str) -> Tensor:
+    own = len(pipe.tokenizer(phrase, add_special_tokens=False).input_ids)
+    return pipe.encode_prompt(phrase, do_classifier_free_guidance=False)[0][0, :own]
 
 
 def _of_language_model(pipe: _WithLanguageModel, phrase: str) -> Tensor:

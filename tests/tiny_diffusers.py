@@ -1,6 +1,7 @@
 """A Flux pipeline of diffusers with random weights, small and made without a network, and what tests do with it."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,12 +85,12 @@ def check_same(pipe, **how) -> Recording:
     return recording
 
 
-def reference(name: str):
-    """A plain second computation, from tests/host/reference_joint.py."""
-    spec = importlib.util.spec_from_file_location("reference_joint", Path(__file__).parent / "host" / "reference_joint.py")
-    module = importlib.util.module_from_spec(spec)
+def reference(name: str, file: str = "reference_joint", **how):
+    """A plain second computation, from tests/host."""
+    spec = importlib.util.spec_from_file_location(file, Path(__file__).parent / "host" / f"{file}.py")
+    sys.modules[file] = module = importlib.util.module_from_spec(spec)  # a dataclass looks itself up there
     spec.loader.exec_module(module)
-    return getattr(module, name)()
+    return getattr(module, name)(**how)
 
 
 def check_scores(model, call: dict, vectors: dict):
