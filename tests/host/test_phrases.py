@@ -94,10 +94,11 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
     if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (family == "z_image" and z_image is None):
         pytest.skip("not on this host")
     clip = build()
-    encode = host.phrase_encoder(clip, importlib.import_module(f"concept_saliency.core.families.{family}.comfyui"))
+    naming = importlib.import_module(f"concept_saliency.core.families.{family}.comfyui")
+    encode = host.phrase_encoder(clip, naming)
 
     def whole(text):
-        tokens = clip.tokenize(text)
+        tokens = clip.tokenize(text, **naming.TOKENIZE)
         return clip.encode_from_tokens(tokens)[0].float(), [token for token, *_ in tokens[key][0]]
 
     (cats, cat_row), (dogs, dog_row) = whole("cat"), whole("dog")
