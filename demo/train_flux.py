@@ -27,7 +27,7 @@ from .world import make_scene
 BATCHES = {128: 64, 192: 30, 256: 16}  # side in pixels -> pictures a step; small pictures are cheap and teach the words first
 EMPTY_CAPTIONS, EMA = 0.1, 0.99
 SEEDS = (2**40, 2**62)  # of training scenes: so many that none comes twice, and none that evaluation uses
-POSED = 0.8  # share of posed scenes; the others, of every kind, are seen at lower noise alone, where the layout is plain to see
+POSED = 0.5  # share of posed scenes; the others, of every kind, are seen at lower noise alone, where the layout is plain to see
 # Logits of the noise levels of posed scenes at 256 pixels, median 0.92: a thing covers many tokens, so that where it stands can be
 # told, and is decided, long before any one token shows it. The highest level of the other scenes.
 SHIFT, SPREAD, LOW = 2.5, 1.2, 0.8
