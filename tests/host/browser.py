@@ -54,7 +54,7 @@ def opened(chromium, server, name: str):
     page.name, page.errors = name, []
     page.on("pageerror", lambda error: page.errors.append(error.stack))
     page.goto(f"http://127.0.0.1:{server.port}")
-    page.wait_for_function("window.app && window.app.graph")
+    page.wait_for_function("window.app?.graph?.nodes?.length")  # its own first workflow, which would replace ours
     return page
 
 
