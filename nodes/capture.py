@@ -86,7 +86,7 @@ class Capture:
     def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
         guider = executor.class_obj
-        compiled.check(guider.model_options)
+        compiled.check(guider.model_options, getattr(self.family, "BARE", False))
         transformer = compiled.original(guider.model_patcher.get_model_object("diffusion_model"))
         called = getattr(type(transformer), "_forward", type(transformer).forward)  # what the wrappers stand around
         depth = len(self.family.blocks(transformer, self.singles))
@@ -106,11 +106,10 @@ class Capture:
     def apply_model(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         """APPLY_MODEL wrapper: decide what is looked at in one call, and keep what was seen."""
         options = transformer_options or {}
-        mark = compiled.mark(self.name, options)
-        kwargs |= mark
+        kwargs |= compiled.mark(self.name, options)
         call = self.run.call(x, options, self.window) if self.run is not None else None
         bare = getattr(self.family, "BARE", False)
-        if bare and (mark or call is not None):
+        if bare and call is not None:
             options = self.watching(executor.class_obj.diffusion_model, options, x)
         args = (x, t, c_concat, c_crossattn, control, options)
         if call is None:

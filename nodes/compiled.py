@@ -48,12 +48,14 @@ def original(module: torch.nn.Module) -> torch.nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
-def check(model_options: dict) -> None:
+def check(model_options: dict, bare: bool = False) -> None:
     """Raise ValueError for a compiled model that would run code without a watch where one belongs, or the other way round.
 
     That is so where transformer_options are ignored and the attention breaks the code into pieces, which `mark` cannot reach.
     """
     options = model_options.get("transformer_options", {})
+    if bare and COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):  # nothing in it looks at the mark
+        raise ValueError("Concept Attention cannot look into an SD3 that is compiled. Take TorchCompileModel out.")
     ignores = (model_options.get(_KEYWORDS) or {}).get("options") is not None  # torch takes the filter itself out of them
     if not ignores or COMPILE_KEY not in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
         return

@@ -149,16 +149,14 @@ def compiled(model, backend: str):
     ("flux", "eager", "attention_sub_quad", "auto"), ("flux", "eager", "attention_pytorch", "auto"),
     ("flux", "inductor", "attention_pytorch", "auto"), ("flux2", "inductor", "attention_pytorch", "auto"),
     ("qwen", "inductor", "attention_pytorch", "auto"), ("flux", "eager", "attention_sub_quad", "all"),
-    ("flux", "inductor", "attention_pytorch", "all"), ("flux2", "inductor", "attention_pytorch", "all"),
-    ("sd35", "inductor", "attention_pytorch", "auto")])
+    ("flux", "inductor", "attention_pytorch", "all"), ("flux2", "inductor", "attention_pytorch", "all")])
 def test_torch_compile(request, apply, monkeypatch, name, backend, attention, blocks, place):
     """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
     import comfy.ldm.flux.math
     import comfy.ldm.modules.attention
-    import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
 
     flux = request.getfixturevalue(name)
-    for module in (comfy.ldm.flux.math, comfy.ldm.modules.attention, mmdit):
+    for module in (comfy.ldm.flux.math, comfy.ldm.modules.attention):
         monkeypatch.setattr(module, "optimized_attention", getattr(comfy.ldm.modules.attention, attention))
     torch.compiler.reset()
     model = compiled(flux.patcher, backend) if place == "before" else flux.patcher
@@ -175,6 +173,12 @@ def test_torch_compile(request, apply, monkeypatch, name, backend, attention, bl
     again = compiled(flux.patcher, backend)
     assert torch.equal(flux.sample(again), plain_first), "nothing of ours is left in the compiled code"
     torch.compiler.reset()
+
+
+def test_a_compiled_sd3_is_refused(sd35, apply, record_property):
+    record_property("refused", "SD3 compiled by TorchCompileModel, by name, before the first step")
+    with pytest.raises(ValueError, match="an SD3 that is compiled.*Take TorchCompileModel out"):
+        sd35.sample(apply(model=compiled(sd35.patcher, "inductor"))[0])
 
 
 def test_torch_compile_with_an_attention_that_breaks_the_code(flux, apply, record_property):
