@@ -39,7 +39,7 @@ class Pipeline:
         self.depth = len(self.family.blocks(self.transformer))
         self.pipe = pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
-        self.size = (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
+        self.size = (getattr(pipe, "default_sample_size", 128) * pipe.vae_scale_factor,) * 2
 
     def layers(self, blocks: str = "auto") -> int:
         return len(self.family.blocks(self.transformer, self.family.DEFAULTS.singles_of(blocks)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.concepts import DEFAULT_CONTRAST, ConceptInputs
+from ..core.families.naming import SharedNaming
 from ..core.recording import Recorder
 from . import compiled
 from .families import arguments, family_of
@@ -56,7 +57,7 @@ def capture(model: DiffusionPipeline | nn.Module, concepts: str | Sequence[str],
         raise ValueError(f"start is {start:g} and end is {end:g}, expected 0 <= start <= end <= 1")
     words = concept_inputs(model if encode is None else encode, concepts, contrast, token, cross_attention, blocks=blocks)
     watch = Capture(transformer, words, scheduler=getattr(source, "scheduler", None), window=(start, end),
-                    called=called, guided=lambda: getattr(source, "do_classifier_free_guidance", False))
+                    called=called, guided=lambda: getattr(source, "do_classifier_free_guidance", None))
     try:
         watch.attach()
         yield watch.recordings
@@ -84,12 +85,12 @@ class Capture:
 
     scheduler, window: see Run. image_size: (H, W) pixels of an existing picture; then a call stops when all of it has been seen.
     called: what the pipeline calls, where that is not the transformer itself but a compiled one. guided: whether it gives a negative
-    prompt just now.
+    prompt just now; None where nothing tells.
     """
 
     def __init__(self, transformer: nn.Module, inputs: ConceptInputs, scheduler=None,
                  window: tuple[float, float] = (0.0, 1.0), image_size: tuple[int, int] | None = None, called: nn.Module | None = None,
-                 guided: Callable[[], bool] = lambda: False):
+                 guided: Callable[[], bool | None] = lambda: None):
         self.outer = transformer if called is None else called
         self.whole = compiled.as_a_whole(self.outer)  # then nothing can be put on the transformer itself
         self.apart: dict[int, bool] = {}  # by thread: a pass of our own goes on, which may stop when all has been seen
@@ -139,25 +140,35 @@ class Capture:
             return
         if given.get("skip_layers") is not None:  # SD3's guidance by a pass without some layers, after that with all
             return
-        tokens, (grid, noise, strength) = given["hidden_states"], self.family.called(given)
+        grid, noise, strength = self.family.called(given)
         if grid is None:
             warnings.warn("The tokens of this picture do not stand row by row; it is not recorded.", stacklevel=2)
             return
-        both = getattr(self.family, "BOTH_PROMPTS", False) and self.guided()
-        rows = slice(len(tokens) // 2 if both else 0, None)
-        timesteps = noise.flatten().expand(len(tokens))[rows]
-        guidance = None if strength is None else strength.flatten().expand(len(tokens))[rows]
-        tokens = tokens[rows]
+        tokens, rows = self._positive(given)
+
+        def one_each(value: Tensor) -> Tensor:
+            return (value.flatten()[rows] if value.numel() > 1 else value.flatten()).expand(len(tokens))
+
+        timesteps, guidance = one_each(noise), None if strength is None else one_each(strength)
         run, level = self._run(tokens, grid, float(timesteps[0]))
         if run.wants(level, tokens):
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1],
-                                       rows, self.singles, done)
+                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1], rows,
+                                       self.family.before(given) if isinstance(self.family, SharedNaming) else None, self.singles, done)
                     self.hooks[threading.get_ident()] = hooks
             if self.image_size is None and threading.get_ident() in self.hooks and compiled.anywhere(self.outer):
                 self._look_apart(args, kwargs)
+
+    def _positive(self, given: dict) -> tuple[Tensor, slice]:
+        """Of a call's positive prompts: the noisy pictures, or their tokens, and where they are in the batch."""
+        if isinstance(self.family, SharedNaming):
+            tokens = self.family.pictures(given, self.guided() is not False)
+            return tokens, slice(0, len(tokens))
+        tokens = given["hidden_states"]
+        rows = slice(len(tokens) // 2 if getattr(self.family, "BOTH_PROMPTS", False) and self.guided() else 0, None)
+        return tokens[rows], rows
 
     @torch.no_grad()
     def _look_apart(self, args: tuple, kwargs: dict) -> None:

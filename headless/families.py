@@ -17,9 +17,11 @@ from ..core.families import FAMILIES
 from ..core.families.chroma import diffusers as chroma
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
-from ..core.families.naming import DiffusersNaming
+from ..core.families.krea2 import diffusers as krea2
+from ..core.families.naming import DiffusersNaming, Layers
 from ..core.families.qwen_image import diffusers as qwen_image
 from ..core.families.sd3 import diffusers as sd3
+from ..core.families.z_image import diffusers as z_image
 
 
 class _Known(NamedTuple):
@@ -37,6 +39,18 @@ except ImportError:  # diffusers before 0.36
     pass
 else:
     _TRANSFORMERS.append(_Known(Flux2Transformer2DModel, Flux2Attention, flux2))
+try:
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+except ImportError:  # diffusers before 0.36
+    pass
+else:
+    _TRANSFORMERS.append(_Known(ZImageTransformer2DModel, Attention, z_image))
+try:
+    from diffusers.models.transformers.transformer_krea2 import Krea2Attention, Krea2Transformer2DModel
+except ImportError:  # older diffusers
+    pass
+else:
+    _TRANSFORMERS.append(_Known(Krea2Transformer2DModel, Krea2Attention, krea2))
 _TRANSFORMERS += [_Known(QwenImageTransformer2DModel, Attention, qwen_image),
                   _Known(ChromaTransformer2DModel, FluxAttention, chroma), _Known(SD3Transformer2DModel, Attention, sd3)]
 
@@ -45,11 +59,21 @@ def family_of(transformer: nn.Module) -> DiffusersNaming:
     """The family of a transformer, in diffusers' naming. Raises ValueError, naming what was found, for one that is not supported."""
     for kind, attention, family in _TRANSFORMERS:
         fits = isinstance(transformer, kind) and family.fits(transformer)
-        if fits and all(isinstance(block.attn, attention) for block in family.blocks(transformer)):
+        if fits and all(isinstance(attention_of(block), attention) for block in family.blocks(transformer)):
             return family
     supported = ", ".join(FAMILIES[family.NAME].TITLE for *_, family in _TRANSFORMERS)
     raise ValueError(f"This is a {type(transformer).__name__}, which cannot be looked into. Supported: {supported}. "
                      "Give a pipeline of diffusers with one of these, or its transformer.")
+
+
+def attention_of(block: Layers) -> Layers:
+    """The attention of a block."""
+    return block.attn if hasattr(block, "attn") else block.attention
+
+
+def heads_of(attn: Layers) -> int:
+    """Of its queries."""
+    return attn.heads if hasattr(attn, "heads") else attn.num_heads
 
 
 def plain(pipe: Any) -> Any:

@@ -11,35 +11,38 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..core.concepts import ConceptInputs
-from ..core.families.naming import DiffusersNaming, Layers
+from ..core.families.naming import DiffusersNaming, Layers, SharedNaming
 from ..core.stream import ConceptStream, rotate
+from .families import attention_of, heads_of
 
 
 class BlockHooks:
     """Forward hooks on the attention of the blocks of a transformer, for one call of it, by the thread that puts them on.
 
-    family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. rows: of
-    the batch, which are looked at. own: how many image tokens are the
-    picture's own; they stand first, in single-stream blocks after the text. singles: how many of these are looked at, None
-    for all. done: called within the last block's attention, when all blocks have been seen, with their scores by space:
-    L x B x C x N.
+    family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. rows: of the batch, which are looked at.
+    own: how many image tokens are the picture's own; they stand first, in single-stream blocks after the text. text: how many
+    tokens stand before them where all blocks are single-stream, else None. singles: how many single-stream blocks are looked at
+    after double-stream ones, None for all. done: called within the last block's attention, when all blocks have been seen, with
+    their scores by space: L x B x C x N.
     """
 
-    def __init__(self, family: DiffusersNaming, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor,
-                 guidance: Tensor | None, own: int, rows: slice, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
+    def __init__(self, family: DiffusersNaming, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor, guidance: Tensor | None,
+                 own: int, rows: slice, text: int | None, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
         self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
         self.timesteps, self.guidance, self.rows, self.singles = timesteps, guidance, rows, singles
-        self.text = self.first = 0  # tokens of the text, and how many stand before the picture's in the block that goes on
+        self.text = text  # tokens of the text
+        self.first = 0  # how many stand before the picture's in the block that goes on
         self.stream: ConceptStream | None = None
         self.complete = False
         self.pe: Tensor | None = None  # of the picture's own tokens
         self.keys: Tensor | None = None  # of the block that goes on, as its layers gave them
         self.values: Tensor | None = None
         self.queries: Tensor | None = None  # where they are asked for
+        self.gate: Tensor | None = None
         self.handles: list[RemovableHandle] = []
         self.looking = False  # layers that text and image share are called for the concepts
         for block in family.blocks(transformer, singles):
-            attn = block.attn
+            attn = attention_of(block)
             makes_keys, makes_values, takes_output = family.hooked(attn)
             keys = functools.partial(self.see_keys, attn)
             if inputs.linear:  # the authors' PascalVOC experiments
@@ -52,6 +55,9 @@ class BlockHooks:
                              makes_keys.register_forward_hook(self._hook(keys)),
                              makes_values.register_forward_hook(self._hook(self.see_values)),
                              attn.register_forward_hook(end) if takes_output is None else takes_output.register_forward_pre_hook(leave)]
+            gate = family.gate(attn) if isinstance(family, SharedNaming) else None
+            if gate is not None:
+                self.handles.append(gate.register_forward_hook(self._hook(self.see_gate)))
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -63,17 +69,20 @@ class BlockHooks:
         """A block's attention begins. The concepts begin with the first, for only then are offloaded weights in their place."""
         self.keys = self.values = self.queries = None
         text = kwargs.get("encoder_hidden_states")
+        if text is not None:
+            self.text = text.shape[1]
+        if self.text is None:
+            return
         self.first = self.text if text is None else 0  # single-stream blocks have one sequence of both
-        if self.stream is None and text is not None:
-            like, first = kwargs["hidden_states"], text.shape[1]
-            self.text = first
+        if self.stream is None:
+            like = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
             guidance = None if self.guidance is None else self.guidance.to(like.device)
             self.stream = ConceptStream(self.family, self.transformer, self.inputs.vectors.to(like), self.timesteps.to(like.device),
                                         guidance, self.inputs.cross_attention, self.inputs.self_attention, self.inputs.linear, self.singles)
-            rope = kwargs.get("image_rotary_emb")
+            rope = kwargs.get("image_rotary_emb", kwargs.get("freqs_cis"))
             if rope is not None:
-                pe = self.family.rotations(*rope)
-                self.pe = pe[:, :, first:first + self.own]
+                pe = self.family.rotations(*rope) if isinstance(rope, tuple) else self.family.rotations(rope)[self.rows]
+                self.pe = pe[:, :, self.text:self.text + self.own]
                 if self.stream.pe is None:
                     self.stream.pe = pe[:, :, :1]
 
@@ -89,25 +98,33 @@ class BlockHooks:
         """Values B x N x D, or queries, keys, values and what may follow them, B x N x 3D or more."""
         self.values = values
 
+    def see_gate(self, projection: nn.Module, args: tuple, gate: Tensor) -> None:
+        """What closes on the attention's output, B x N x D, before its sigmoid."""
+        self.gate = gate
+
     @torch.no_grad()
     def leave(self, block: Layers, projection: nn.Module, args: tuple) -> None:
         """The attention has been computed: its output B x N x D, before the projection, and what may follow it."""
-        self.end(block, block.attn, (), args[0])
+        self.end(block, attention_of(block), (), args[0])
 
     @torch.no_grad()
     def end(self, block: Layers, attn: Layers, args: tuple, out: Tensor) -> None:
         """The same where nothing is projected."""
         if self.stream is None or self.keys is None or self.values is None or \
-                self.keys.shape[:3] != (len(out), attn.heads, out.shape[1]):
+                self.keys.shape[::2] != (len(out), out.shape[1]) or heads_of(attn) % self.keys.shape[1]:
             return
-        own, width = slice(self.first, self.first + self.own), attn.heads * self.keys.shape[-1]
-        rows = self.rows
+        own, rows, heads, width = slice(self.first, self.first + self.own), self.rows, heads_of(attn), self.keys.shape[-1]
+        out, fewer = out[rows][:, own, :heads * width], self.keys.shape[1]
+        if self.gate is not None:
+            out = (out.float() / self.gate[rows][:, own].float().sigmoid()).to(out)
         keys = rotate(self.keys[rows][:, :, own], self.pe)
-        values = self.values[rows][:, own].split(width, dim=-1)[0 if self.values.shape[-1] == width else 2]
+        values = self.values[rows][:, own].split(fewer * width, dim=-1)[0 if self.values.shape[-1] == fewer * width else 2]
+        values = values.unflatten(-1, (fewer, -1)).transpose(1, 2)
+        if fewer != heads:
+            keys, values = (part.repeat_interleave(heads // fewer, dim=1) for part in (keys, values))
         self.looking = True
         try:
-            self.stream.watch(block, keys, values.unflatten(-1, (attn.heads, -1)).transpose(1, 2), out[rows][:, own, :width], self.pe,
-                              None if self.queries is None else self.queries[rows][:, :, own])
+            self.stream.watch(block, keys, values, out, self.pe, None if self.queries is None else self.queries[rows][:, :, own])
         finally:
             self.looking = False
         if self.stream.complete:

@@ -80,7 +80,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
         for number in range(seed, seed + samples):
             noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number % 2**64)).to(latents)
             call = arguments((1 - noise_level) * latents + noise_level * noise, noise_level)
-            apart = getattr(pipe.transformer, "cache_context", nullcontext)
+            apart = getattr(pipe.transformer, "cache_context", nullcontext)  # few models have none
             with apart(f"concept_saliency_{number}"):  # a step cache must not take one sample for the next
                 found.append(one_pass(transformer, words, seen_size, call, ticks))
         next(ticks, None)

@@ -102,8 +102,10 @@ def _of_language_model(pipe: _WithLanguageModel, phrase: str) -> Tensor:
             vectors = pipe.encode_prompt(text)[0][0]
         finally:
             hook.remove()
-        tokens, filled = given[-1]
-        return tokens[filled].tolist(), vectors[filled.to(vectors.device)] if len(vectors) == len(tokens) else vectors
+        tokens, filled = given[0]  # of a negative prompt, too, where the pipeline encodes one
+        if len(vectors) != filled.sum():  # padding is still there
+            vectors = vectors[filled[len(filled) - len(vectors):].to(vectors.device)]
+        return tokens[filled].tolist(), vectors.flatten(1)
 
     (row, vectors), (empty, _) = encoded(phrase), encoded("")
     own, cut = own_tokens(row, empty), len(row) - len(vectors)  # of the template, after it was encoded

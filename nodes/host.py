@@ -66,19 +66,21 @@ def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
         model = getattr(clip, "cond_stage_model", None)
         return getattr(model, key, getattr(model, f"clip_{key}", True)) is not None
 
-    def tokenize(text: str) -> tuple[dict, list, int]:
+    def tokenize(text: str) -> tuple[dict, list]:
         tokens = clip.tokenize(text, **family.TOKENIZE)
         row = tokens[next((key for key in family.TEXT_KEYS if key in tokens and loaded(key)), next(iter(tokens)))][0]
-        numbers = [token if isinstance(token, int) else None for token, *_ in row]
-        filled = sum(1 for _ in takewhile(lambda token: token == numbers[-1], reversed(numbers)))  # padding, if there is any
-        return tokens, numbers[:len(numbers) - filled], len(numbers)
+        return tokens, [token if isinstance(token, int) else None for token, *_ in row]
 
-    _, empty, _ = tokenize("")
+    def unpadded(row: list) -> list:
+        return row[:len(row) - sum(1 for _ in takewhile(padding.__contains__, reversed(row)))]
+
+    _, empty = tokenize("")
+    padding = set(empty[-1:]) if empty[-2:-1] == empty[-1:] else set()  # an empty phrase ends with more than one of it
 
     def encode(phrase: str) -> Tensor:
-        tokens, row, length = tokenize(phrase)
-        vectors, own = clip.encode_from_tokens(tokens)[0], own_tokens(row, empty)
-        cut = max(0, length - len(vectors))  # of the template, after it was encoded
+        tokens, row = tokenize(phrase)
+        vectors, own = clip.encode_from_tokens(tokens)[0], own_tokens(unpadded(row), unpadded(empty))
+        cut = max(0, len(row) - len(vectors))  # of the template, after it was encoded
         return vectors[own.start - cut:own.stop - cut].float().cpu()
 
     return encode

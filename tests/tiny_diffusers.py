@@ -1,7 +1,6 @@
 """A Flux pipeline of diffusers with random weights, small and made without a network, and what tests do with it."""
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 
 import pytest
@@ -87,10 +86,9 @@ def check_same(pipe, **how) -> Recording:
 
 def reference(name: str, file: str = "reference_joint", **how):
     """A plain second computation, from tests/host."""
-    spec = importlib.util.spec_from_file_location(file, Path(__file__).parent / "host" / f"{file}.py")
-    sys.modules[file] = module = importlib.util.module_from_spec(spec)  # a dataclass looks itself up there
-    spec.loader.exec_module(module)
-    return getattr(module, name)(**how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent / "host")
+        return getattr(importlib.import_module(file), name)(**how)
 
 
 def check_scores(model, call: dict, vectors: dict):

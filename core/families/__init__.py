@@ -15,6 +15,7 @@ diffusers also says what its pipelines have to be asked for and told:
   BOTH_PROMPTS            true where guided pipelines give the negative and the positive prompt in one call, in this order
   drawing(model)          what a pipeline is told besides the prompt
   encode(pipe, pictures), reading(pipe, latents, ...)   how pictures that exist are read; left out where they cannot be
+  before, pictures, gate  where text and image are one sequence in all blocks: see naming.SharedNaming
 comfyui also says what ComfyUI has to be asked for:
   fits(model)             whether a transformer of the class that nodes/host.py has for it is one of this family
   picture(args, count, seen)   which tokens of a block's attention are the picture's own, and their RoPE; seen: what the

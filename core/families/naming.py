@@ -80,8 +80,22 @@ class DiffusersNaming(Naming, Protocol):
     def keys(self, attn: Layers, seen: Tensor) -> Tensor:
         """Keys before RoPE, B x heads x N x d, of what the first layer of `hooked` has made."""
 
-    def rotations(self, one: Tensor, other: Tensor, /) -> Tensor:
-        """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first."""
+    rotations: Callable[..., Tensor]
+    """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first."""
+
+
+@runtime_checkable
+class SharedNaming(DiffusersNaming, Protocol):
+    """Where text and image are one sequence in every block."""
+
+    def before(self, given: dict) -> int:
+        """How many tokens stand before the picture's. given: as in `called`."""
+
+    def pictures(self, given: dict, guided: bool) -> Tensor:
+        """The noisy pictures or their tokens, one a picture. guided: the batch may hold the same once more, for a negative prompt."""
+
+    def gate(self, attn: Layers) -> nn.Module | None:
+        """The layer whose output, through a sigmoid, closes on what attention gives before `hooked` sees it; None where there is none."""
 
 
 @runtime_checkable

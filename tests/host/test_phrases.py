@@ -9,14 +9,14 @@ import comfy.supported_models_base
 import pytest
 import torch
 from comfy import sd1_clip
-from comfy.text_encoders import flux, qwen_image, qwen_vl, sd3_clip
+from comfy.text_encoders import flux, lumina2, qwen_image, qwen_vl, sd3_clip
 from comfy.text_encoders.flux import T5XXLTokenizer
 from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.families.sd3 import comfyui as sd3_family
 from concept_saliency.nodes import host
 
 try:
-    from comfy.text_encoders import z_image
+    from comfy.text_encoders import krea2, qwen3vl, z_image
 except ImportError:  # not on this host
     z_image = None
 
@@ -80,10 +80,24 @@ def sd3(clips=True, width=4096):
     config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}
     return random_clip(sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(clip_l=clips, clip_g=clips, t5=True), "clip_l", clip_g_model_config=config,
                        t5xxl_model_config={"d_model": width, "d_ff": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1})
+def lumina():
+    def tokenizer(embedding_directory=None, tokenizer_data=None):
+        return sd1_clip.SDTokenizer("", pad_with_end=False, embedding_size=2304, embedding_key="gemma2_2b", tokenizer_class=Bytes,
+                                    has_end_token=False, pad_to_max_length=False, max_length=99999999, min_length=1)
+
+    return random_clip(lumina2.LuminaTokenizer, lumina2.te(), "gemma2_2b", {"gemma2_2b_tokenizer_class": tokenizer})
+
+
+def krea():
+    with pytest.MonkeyPatch.context() as patch:  # of its eyes, which no phrase needs, one layer will do
+        small = dict(hidden_size=32, intermediate_size=32, depth=1, deepstack_visual_indexes=[0])
+        patch.setitem(qwen3vl.QWEN3VL_VISION, "qwen3vl_4b", small)
+        return random_clip(krea2.Krea2Tokenizer, krea2.te(), "qwen3vl_4b")
 
 
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
          "flux2 dev": (dev, "flux2", "mistral3_24b"), "z-image": (zimage, "z_image", "qwen3_4b"),
+         "lumina 2": (lumina, "lumina2", "gemma2_2b"), "krea 2": (krea, "krea2", "qwen3vl_4b"),
          "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l")}
 
 
@@ -91,7 +105,7 @@ TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (k
 @torch.no_grad()
 def test_a_phrases_own_tokens_are_found_in_the_template(name):
     build, family, key = TEXTS[name]
-    if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (family == "z_image" and z_image is None):
+    if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (family in ("z_image", "krea2") and z_image is None):
         pytest.skip("not on this host")
     clip = build()
     naming = importlib.import_module(f"concept_saliency.core.families.{family}.comfyui")
@@ -105,6 +119,8 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
     places = [i for i, (a, b) in enumerate(zip(cat_row, dog_row)) if a != b]
     cut = max(0, len(cat_row) - len(cats))  # of the template, after it was encoded; SD3 has T5's row after CLIP's
     first, count = places[0] - cut, len(places)
+    if family in ("z_image", "lumina2"):  # whose prompts begin where concepts are put
+        assert places[0] + 1 == importlib.import_module(f"concept_saliency.core.families.{family}").CONCEPT_POSITION
     assert places[0] > 0 and first >= 0 and places == list(range(places[0], places[-1] + 1))
     assert torch.equal(cats[:first], dogs[:first]), "the template's tokens before the phrase know nothing of it"
     for phrase, vectors in (("cat", cats), ("dog", dogs)):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ...stream import TextStream
@@ -53,17 +52,28 @@ def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: None) -> 
 
 
 def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
-    """A SingleStreamBlock, as it is for text and image alike. A gate made of what attention is given closes on what it gives."""
-    attn, gate = module.attn, torch.empty(0)
-    scale1, shift1, gate1, scale2, shift2, gate2 = module.mod(modulation)
+    """A SingleStreamBlock, as it is for text and image alike."""
+    attn = module.attn
+    return single_stream(module.mod(modulation), module.prenorm, (attn.wq, attn.wk, attn.wv, attn.gate), attn.heads, attn.kvheads,
+                         attn.qknorm, attn.wo, module.postnorm, module.mlp)
+
+
+def single_stream(modulation: Sequence[Tensor], norm1: Callable, layers: Sequence[Callable], heads: int, fewer: int,
+                  qk_norm: Callable, to_out: Callable, norm2: Callable, mlp: Callable) -> TextStream:
+    """A block of any naming. layers: of queries, keys, values, and of a gate made of what attention is given, which closes on what it
+    gives. fewer: heads of keys and values.
+    """
+    scale1, shift1, gate1, scale2, shift2, gate2 = modulation
+    to_q, to_k, to_v, to_gate = layers
+    gate = scale1.new_zeros(0)
 
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         nonlocal gate
-        gate = attn.gate(x).sigmoid()
-        q, k, v = (layer(x).unflatten(-1, (heads, -1)).transpose(1, 2) for layer, heads in (
-            (attn.wq, attn.heads), (attn.wk, attn.kvheads), (attn.wv, attn.kvheads)))
-        q, k = attn.qknorm(q, k)
-        return q, *(part.repeat_interleave(attn.heads // attn.kvheads, dim=1) for part in (k, v))
+        gate = to_gate(x).sigmoid()
+        q, k, v = (layer(x).unflatten(-1, (count, -1)).transpose(1, 2)
+                   for layer, count in ((to_q, heads), (to_k, fewer), (to_v, fewer)))
+        q, k = qk_norm(q, k)
+        return q, *(part.repeat_interleave(heads // fewer, dim=1) for part in (k, v))
 
-    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2, norm1=module.prenorm, qkv=qkv, to_out=lambda out: attn.wo(out * gate),
-                      norm2=module.postnorm, mlp=module.mlp)
+    return TextStream(shift1, scale1, gate1, shift2, scale2, gate2, norm1=norm1, qkv=qkv, to_out=lambda out: to_out(out * gate),
+                      norm2=norm2, mlp=mlp)

@@ -62,18 +62,23 @@ def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: None, pos
 
 
 def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
-    """A JointTransformerBlock, as it is for text and image alike. Attention and MLP stand between two norms each."""
+    """A JointTransformerBlock, as it is for text and image alike."""
     attn = module.attention
-    scale1, gate1, scale2, gate2 = module.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)
-    unmoved = scale1.new_zeros(())
 
     def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = attn.n_local_heads, attn.n_local_kv_heads, attn.n_local_kv_heads
         q, k, v = attn.qkv(x).unflatten(-1, (sum(heads), -1)).transpose(1, 2).split(heads, dim=1)
         return attn.q_norm(q), *(part.repeat_interleave(attn.n_rep, dim=1) for part in (attn.k_norm(k), v))
 
+    return layer(module, modulation, qkv, attn.out)
+
+
+def layer(module: Layers, modulation: Tensor, qkv: Callable, to_out: Callable) -> TextStream:
+    """A layer of any naming, modulated by time, B x D. Attention and MLP stand between two norms each."""
+    scale1, gate1, scale2, gate2 = module.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)
+    unmoved = scale1.new_zeros(())
     return TextStream(unmoved, scale1, gate1.tanh(), unmoved, scale2, gate2.tanh(),
-                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(_finite(attn.out(out))),
+                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(_finite(to_out(out))),
                       norm2=module.ffn_norm1, mlp=lambda x: module.ffn_norm2(_finite(module.feed_forward(x))))
 
 

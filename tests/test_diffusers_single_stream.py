@@ -1,0 +1,213 @@
+"""Z-Image and Krea 2 in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist."""
+
+import copy
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+if not hasattr(diffusers, "ZImageTransformer2DModel") or not hasattr(diffusers, "Krea2Transformer2DModel"):
+    pytest.skip("this diffusers has no Z-Image or no Krea 2", allow_module_level=True)
+
+from diffusers import (  # noqa: E402
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from tiny_diffusers import check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3VLConfig, Qwen3VLModel  # noqa: E402
+
+import concept_saliency  # noqa: E402
+from concept_saliency.core.families import FAMILIES  # noqa: E402
+from concept_saliency.core.families.flux1.diffusers import pack  # noqa: E402
+from concept_saliency.headless.families import family_of  # noqa: E402
+from concept_saliency.headless.image import record_image  # noqa: E402
+from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+TEMPLATE = "{% for m in messages %}red sand {{ m.content }} sky{% endfor %}{% if add_generation_prompt %} and moon{% endif %}"
+
+
+def z_image():
+    words = tokenizer()
+    words.chat_template = TEMPLATE
+    text = Qwen3Config(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
+                       num_key_value_heads=1, head_dim=8)
+    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                        block_out_channels=(4,) * 4, layers_per_block=1, latent_channels=16, norm_num_groups=1,
+                        use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4)
+    transformer = ZImageTransformer2DModel(dim=256, n_layers=3, n_refiner_layers=2, n_heads=2, n_kv_heads=2, cap_feat_dim=16)
+    for name, weight in transformer.named_parameters():
+        if name.endswith("pad_token"):
+            torch.nn.init.normal_(weight)
+    return ZImagePipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), text_encoder=Qwen3ForCausalLM(text).eval(),
+                          tokenizer=words, transformer=transformer.eval())
+
+
+def krea2():
+    words, small = tokenizer(), dict(hidden_size=16, intermediate_size=16)
+    text = Qwen3VLConfig(vision_config=dict(depth=1, num_heads=2, out_hidden_size=16, deepstack_visual_indexes=[0], **small),
+                         text_config=dict(vocab_size=len(words), num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+                                          head_dim=8, rope_scaling=dict(rope_type="default", mrope_section=[2, 1, 1]), **small))
+    vae = AutoencoderKLQwenImage(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    transformer = Krea2Transformer2DModel(num_layers=3, attention_head_dim=64, num_attention_heads=4, num_key_value_heads=2,
+                                          intermediate_size=64, text_hidden_dim=16, num_text_layers=3, text_num_attention_heads=2,
+                                          text_num_key_value_heads=1, text_intermediate_size=32, axes_dims_rope=(16, 24, 24))
+    for name, weight in transformer.named_parameters():
+        if name.endswith("scale_shift_table"):
+            torch.nn.init.normal_(weight)
+        elif "norm" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return Krea2Pipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), text_encoder=Qwen3VLModel(text).eval(),
+                         tokenizer=words, transformer=transformer.eval(), text_encoder_select_layers=(1, 2, 3))
+
+
+KINDS = {"z_image": z_image, "krea2": krea2}
+LENGTH = {"z_image": {"max_sequence_length": 16}, "krea2": {"max_sequence_length": 24}}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pipe(request):
+    torch.manual_seed(0)
+    pipe = KINDS[request.param]()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def kind(pipe) -> str:
+    return "z_image" if isinstance(pipe, ZImagePipeline) else "krea2"
+
+
+def draw(pipe, **how) -> torch.Tensor:
+    return pipe(**{"prompt": "a cat and a dog", "height": 64, "width": 96, "num_inference_steps": 3, "output_type": "pt",
+                   "generator": torch.Generator().manual_seed(0), **LENGTH[kind(pipe)],
+                   **copy.deepcopy(how)}).images  # Z-Image's writes its template into a list of prompts
+
+
+NAMES = (
+    ("attention.to_out.0", "attention.out"), ("attention.norm_", "attention."), ("all_x_embedder.2-1", "x_embedder"),
+    ("text_fusion", "txtfusion"), ("transformer_blocks", "blocks"), ("scale_shift_table", "mod.lin"), ("to_gate", "gate"),
+    ("norm1.weight", "prenorm.scale"), ("norm2.weight", "postnorm.scale"), ("attn.norm_q.weight", "attn.qknorm.qnorm.scale"),
+    ("attn.norm_k.weight", "attn.qknorm.knorm.scale"), (".ff.", ".mlp."), ("to_out.0", "wo"), ("to_q", "wq"), ("to_k", "wk"),
+    ("to_v", "wv"), ("txt_in.norm.weight", "txtmlp.0.scale"), ("txt_in.linear_1", "txtmlp.1"), ("txt_in.linear_2", "txtmlp.3"),
+    ("img_in", "first"), ("time_embed.linear_1", "tmlp.0"), ("time_embed.linear_2", "tmlp.2"), ("time_mod_proj", "tproj.1"))
+
+
+def as_comfyui_names_them(weights: dict) -> dict:
+    """The reference knows ComfyUI's names of Z-Image's weights, and Krea's own."""
+    renamed = {}
+    for name, value in weights.items():
+        if ".attention.to_q." in name:
+            parts = [weights[name.replace("to_q", part)] for part in ("to_q", "to_k", "to_v")]
+            renamed[name.replace("to_q", "qkv")] = torch.cat(parts)
+        for old, new in NAMES:
+            if not name.split(old)[0].endswith(("attention_", "ffn_")):
+                name = name.replace(old, new)
+        name = name.replace("attention.q.", "attention.q_norm.").replace("attention.k.", "attention.k_norm.")
+        renamed[name] = value.flatten() if name.endswith("mod.lin") else value
+    return renamed
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_plain_computation(pipe):
+    model, generator = pipe.transformer, torch.Generator().manual_seed(1)
+    latents, config = torch.randn(2, 16, 8, 12, generator=generator), dict(model.config)
+    if kind(pipe) == "z_image":
+        texts = [torch.randn(count, 16, generator=generator) for count in (5, 40)]
+        call = dict(x=list(latents[:, :, None]), t=torch.tensor([0.3, 0.3]), cap_feats=texts)
+        plain, config["n_kv_heads"] = reference("NextDiT", "reference_single", concept_at=4), 2
+    else:
+        texts = torch.randn(2, 5, 3, 16, generator=generator)
+        places = torch.cat((torch.zeros(5, 3), torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(6.0))))
+        call = dict(hidden_states=pack(latents), encoder_hidden_states=texts, timestep=torch.tensor([0.7, 0.7]), position_ids=places)
+        plain = reference("Krea2", "reference_single")
+        config |= dict(features=256, heads=4, kvheads=2, layers=3, txtlayers=3, txtheads=2, txtkvheads=1)
+        latents, texts = latents[:, :, None], texts.flatten(2)
+    vectors = {name: torch.randn(1, texts[0].shape[-1], generator=generator) for name in ("cat", "dog")}
+    before = hooks(model)
+    with concept_saliency.capture(model, list(vectors), encode=vectors.__getitem__, contrast="", cross_attention=True) as found:
+        drawn = model(**call).sample
+    assert all(map(torch.equal, drawn, model(**call).sample)) and hooks(model) == before and len(found) == 1
+    for row in range(2):
+        expected = plain.scores(as_comfyui_names_them(model.state_dict()), config, latent=latents[row], text=texts[row],
+                                concepts=torch.cat(list(vectors.values())), t=torch.tensor(0.7))
+        for space, scores in expected.items():
+            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
+            assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+    assert (found.latest.family, found.latest.defaults) == (kind(pipe), FAMILIES[kind(pipe)].DEFAULTS)
+
+
+@pytest.mark.parametrize("how", [{}, dict(negative_prompt="sand"), dict(num_images_per_prompt=2), dict(prompt=["a cat", "a red dog"]),
+                                 dict(guidance_scale=0.0)], ids=str)
+def test_the_picture_does_not_change(pipe, how):
+    plain = draw(pipe, **how)
+    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
+    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky") as recordings:
+        watched = draw(pipe, **how)
+    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
+    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 3, len(plain), 3, 4, 6)
+    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+
+
+def test_the_same_noise_twice_is_no_negative_prompt(pipe):
+    noise = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(1)).expand(2, -1, -1, -1)
+    noise = noise if kind(pipe) == "z_image" else pack(noise)
+    with concept_saliency.capture(pipe, "cat, dog") as recordings:
+        draw(pipe, prompt=["a cat", "a red dog"], latents=noise, guidance_scale=0.0)
+    both = recordings.latest.scores
+    assert both.shape[2] == 2
+    for row, prompt in enumerate(("a cat", "a red dog")):
+        with concept_saliency.capture(pipe, "cat, dog") as recordings:
+            draw(pipe, prompt=prompt, latents=noise[:1], guidance_scale=5.0)
+        torch.testing.assert_close(recordings.latest.scores[:1, :, 0], both[:1, :, row], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
+    encode = phrase_encoder(pipe)
+    whole = {phrase: pipe.encode_prompt(phrase)[0][0].flatten(1) for phrase in ("cat", "dog")}
+    before = next(i for i, (a, b) in enumerate(zip(*whole.values())) if not torch.equal(a, b))
+    for phrase, vectors in whole.items():
+        assert torch.equal(encode(phrase), vectors[before:before + 1].float())
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2) and len(encode("red dog")) == 2
+
+
+def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
+    family = family_of(pipe.transformer)
+    with torch.no_grad():
+        latents = family.encode(pipe, PICTURES)
+    noisy = 0.7 * latents + 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
+    how = {} if kind(pipe) == "z_image" else {"max_sequence_length": 512}
+    with concept_saliency.capture(pipe, "cat, dog") as recordings:
+        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1,
+             latents=noisy if kind(pipe) == "z_image" else pack(noisy), **how)
+    pipe.scheduler = scheduler
+    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
+    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-5, atol=1e-5)
+    assert mine.scores.shape[:3] == (1, 3, 2) and mine.image_size == (64, 96)
+
+
+def test_compiled_code_stays_as_it_is(pipe):
+    transformer = pipe.transformer
+    pipe.transformer = torch.compile(transformer, backend="eager")
+    try:
+        plain = draw(pipe)
+        with concept_saliency.capture(pipe, "cat, dog") as recordings:
+            assert torch.equal(draw(pipe), plain)
+        compiled = recordings.latest.scores
+    finally:
+        pipe.transformer = transformer
+        torch.compiler.reset()
+    with concept_saliency.capture(pipe, "cat, dog") as recordings:
+        draw(pipe)
+    torch.testing.assert_close(compiled, recordings.latest.scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_shell(pipe, tmp_path):
+    saved_pipeline_works_in_the_shell(pipe, tmp_path)
