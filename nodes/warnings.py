@@ -11,4 +11,5 @@ def tell(node, warnings: list[str], remarks: list[str] = ()) -> None:
         logging.warning("%s: %s", node.define_schema().display_name, warning)  # GET_SCHEMA writes to the class, which is locked
     server = getattr(PromptServer, "instance", None)  # there is none when nodes run without a server
     if (warnings or remarks) and server is not None:
-        server.send_progress_text("\n".join([*warnings, *remarks]), node.hidden.unique_id)
+        shown = "\n".join([*warnings, *remarks]).replace("<", "‹")  # the frontend takes it as HTML, and a concept's name may hold any text
+        server.send_progress_text(shown, node.hidden.unique_id)

@@ -371,6 +371,7 @@ def test_names_are_text(page, server):
         assert flow.panel(flow.mask, "p => { p.painted(); return p.rows }") == [row]
     flow.run()  # the node knows the last of them
     assert flow.js("() => window.pwned") is None and not page.errors
+    assert page.locator("img[src='x']").count() == 0  # nor in what the node says below
 
 
 def test_saved_closed_and_opened_again(page, server):
