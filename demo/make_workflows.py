@@ -43,7 +43,7 @@ def see(at: Setting) -> Graph:
 def repaint(at: Setting) -> Graph:
     g = Graph(at["repaint_by_words"])
     m = begin(g, at, notes.REPAINT)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass")
+    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
     saliency = look(g, at, m, picture, "dress, face, hair, sky, hill", "cat, tree")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("dress", "cat"),
                  grow=at.pick(12, 6), feather=at.pick(8, 3), fill_holes=True, tall=640)
@@ -61,7 +61,7 @@ def repaint(at: Setting) -> Graph:
 def background(at: Setting) -> Graph:
     g = Graph(at["change_background"])
     m = begin(g, at, notes.BACKGROUND)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a house on grass", seed=3)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a house on grass", seed=7)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "house, grass")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "house"),
                  grow=at.pick(6, 3), feather=at.pick(16, 4), fill_holes=True, invert=True, tall=640)
@@ -80,7 +80,7 @@ def background(at: Setting) -> Graph:
 def fill(at: Setting) -> Graph:
     g = Graph(at["flux_fill_inpainting"])
     m = begin(g, at, notes.FILL)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a fish and a flower on sand", seed=5)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a fish and a flower on sand", seed=3)
     saliency = look(g, at, m, picture, "clouds, girl, sky, hill", "fish, flower")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("clouds", "fish"),
                  grow=at.pick(24, 6), feather=at.pick(4, 3), fill_holes=True, tall=640)
@@ -97,7 +97,7 @@ def fill(at: Setting) -> Graph:
 def sam3(at: Setting) -> Graph:
     g = Graph(at["sam3_prompts"])
     m = begin(g, at, notes.SAM3, [SAM3])
-    picture = existing_picture(g, at, m, THE_DRAWING, "a robot and an apple on floor", seed=11)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a robot and an apple on floor", seed=3)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "robot, apple")
     points = g.add("ConceptSaliencyToSAM3", saliency=saliency, concept=at.pick("girl", "robot"))
     inside = g.add("PreviewAny", "Points inside", source=points["positive_coords"])
@@ -125,7 +125,8 @@ def two(at: Setting) -> Graph:
     other = g.add("CLIPTextEncode", "Prompt for the second thing", clip=m.clip, text=at.pick("a black labrador", "a balloon"))
     g.place("2  Words and prompts", [words, *nodes, one, other])
     latent = g.add("EmptySD3LatentImage", **at.size)
-    sampled = g.add("KSampler", model=words["model"], positive=whole, negative=negative, latent_image=latent["LATENT"], **at.sampling)
+    sampled = g.add("KSampler", model=words["model"], positive=whole, negative=negative, latent_image=latent["LATENT"],
+                    **{**at.sampling, "seed": at.pick(7, 5)})
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
     g.place("3  First picture", [latent, sampled, decoded])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
