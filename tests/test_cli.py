@@ -83,7 +83,7 @@ def test_generate_and_inspect(run, tmp_path):
     assert json.loads((out / "result.json").read_text()) | {"folder": str(out)} == about
     recording = out / about["recording"]
     shown = json.loads(run("inspect", recording, "--json").stdout)
-    assert (shown["kind"], shown["space"], shown["layers"], shown["steps"]) == ("recording", "output", [0, 1, 2], 2)
+    assert (shown["kind"], shown["space"], shown["layers"], shown["steps"]) == ("recording", "output", [0, 1, 2, 3], 2)
     assert (shown["image_size"], shown["grid"], shown["concepts"]) == ("64 x 48", "4 x 3", ["cat", "snow"])
     assert list(shown["presence"][0].values()) == [c["presence"] for c in about["concepts"]]
     saliency(Recording.load(recording)).save(tmp_path / "maps.safetensors")
@@ -102,7 +102,7 @@ def test_image_of_any_size(run, tmp_path):
     with Image.open(Path(about["folder"]) / about["concepts"][0]["mask"]) as mask:
         assert mask.size == (83, 61)
     recording = Recording.load(Path(about["folder"]) / about["recording"])
-    assert recording.image_size == (61, 83) and tuple(recording.scores.shape) == (2, 3, 1, 3, 4, 6)
+    assert recording.image_size == (61, 83) and tuple(recording.scores.shape) == (2, 4, 1, 3, 4, 6)
     assert not torch.equal(recording.scores[0], recording.scores[1]), "the passes have different noise"
 
 
@@ -111,7 +111,7 @@ def test_image_of_any_size(run, tmp_path):
     (["image", "pictures/0.png", "pictures/2.png", "--concepts", "cat"], "2.png' cannot be read as a picture"),
     (["image", "pictures/0.png", "pictures/../pictures/0.png", "--concepts", "cat"], "same name"),
     (["image", "pictures/0.png", "--concepts", "unicorn"], "does not know 'unicorn'"),
-    (["image", "pictures/0.png", "--concepts", "cat", "--layers", "9"], "layers are 0 to 2"),
+    (["image", "pictures/0.png", "--concepts", "cat", "--layers", "9"], "layers are 0 to 3"),
     (["batch", "pictures", "--concepts", "unicorn"], "does not know 'unicorn'"),
     (["batch", "empty", "--concepts", "cat"], "There is no picture in 'empty'"),
     (["batch", "empty", "--concepts", "cat", "--out", "empty"], "the folder of the pictures itself"),

@@ -79,7 +79,7 @@ def test_an_unwritable_place_is_noticed_before_the_work(run, tiny, monkeypatch):
 def test_layers_that_are_not_there_are_noticed_before_the_work(run, tiny, monkeypatch):
     monkeypatch.setattr(type(tiny), "generate", lambda *asked: pytest.fail("sampled for nothing"))
     refused = run(*GENERATE, "cat", "--layers", "7")
-    assert refused.exit_code == 2 and "layers are 0 to 2" in refused.stderr and not Path("out").exists()
+    assert refused.exit_code == 2 and "layers are 0 to 3" in refused.stderr and not Path("out").exists()
 
 
 def test_the_recording_outlives_a_crash_in_a_picture(run, monkeypatch):

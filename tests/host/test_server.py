@@ -113,7 +113,7 @@ def test_custom_sampling_nodes_work_too(server, quickstart, info):
 @pytest.mark.parametrize("kind, field, value, message", [
     ("ConceptAttentionApply", "concepts", "", "No concept was typed"),
     ("ConceptAttentionApply", "concepts", "cat, cat", "is there twice"),
-    ("ConceptSaliency", "layers", "40", "layers are 0 to 2"),
+    ("ConceptSaliency", "layers", "40", "layers are 0 to 3"),
     ("ConceptSaliency", "samples", None, "Nothing has been sampled"),
     ("ConceptSaliencyToMask", "concept", "unicorn", "Known: 1 balloon, 2 tree, 3 sand"),
     ("ConceptSaliencyToMask", "concept", "4", "Known: 1 balloon, 2 tree, 3 sand"),
