@@ -37,8 +37,8 @@ from .models import Tiny
 
 # method, refined with the picture; the default first, the paper's last
 MASKS = (("auto", True), ("auto", False), ("argmax", True), ("otsu", True), ("mean", False))
-TUNING = [Setting(level, space, layers, temperature) for space in SPACES for level in (0.2, 0.3, 0.45, 0.6)
-          for layers in ("0", "1", "2", "0-1", "1-2", "0-2") for temperature in (1.0, 3.0)]
+TUNING = [Setting(level, space, layers, temperature) for space in SPACES for level in (0.3, 0.45, 0.6)
+          for layers in ("0-2", "1-2", "2", "0-3", "1-3", "2-3") for temperature in (3.0, 10.0, 30.0)]  # 3 is the first single-stream block
 BATCH = 10
 
 
@@ -71,7 +71,7 @@ def thing_figures(model: TinyFlux, pictures: Sequence[Picture], settings: Iterab
         latents, guide = encode(model.codec, picture.image), picture.image.permute(0, 2, 3, 1)
         for level, group in itertools.groupby(passes, key=lambda s: s.noise_level):
             recordings = model.record_latents(latents, ", ".join(picture.truth), captions=[picture.caption], noise_level=level,
-                                              seed=picture.seed, cross_attention=True)
+                                              seed=picture.seed, cross_attention=True, blocks="double and first single")
             for setting in group:
                 result = saliency(recordings[setting.space], setting.layers, temperature=setting.temperature)
                 for thing, truth in picture.truth.items():
