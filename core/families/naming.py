@@ -39,8 +39,9 @@ class Naming(Protocol):
 
 
 class ComfyNaming(Naming, Protocol):
-    """What ComfyUI has to be asked for besides, by nodes/. TEXT_KEYS: which text encoder's row holds the concepts' tokens; TOKENIZE:
-    how it is asked to take them literally."""
+    """What ComfyUI has to be asked for besides, by nodes/. TEXT_KEYS: which text encoder's row holds the concepts' tokens, of several
+    the first that is loaded; TOKENIZE: how it is asked to take them literally. BARE = True is said by families of which ComfyUI
+    tells neither a call of the transformer nor which block an attention belongs to."""
 
     TEXT_KEYS: tuple[str, ...]
     TOKENIZE: dict
@@ -62,7 +63,8 @@ class PlacedNaming(ComfyNaming, Protocol):
 
 
 class DiffusersNaming(Naming, Protocol):
-    """What headless/ needs besides."""
+    """What headless/ needs besides. BOTH_PROMPTS = True is said by families whose guided pipelines give the negative and the positive
+    prompt in one call, in this order."""
 
     def blocks(self, model: Layers, singles: int | None = 0) -> Sequence[Layers]: ...
 
