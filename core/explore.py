@@ -37,22 +37,27 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
 
     Tensors: `maps` M x B x R x h x w, the shares of the R concepts and contrast concepts on the token grid, the first of M those of
     `shown`, the others those of the recording's single steps, as many as fit; `presence` B x C float32; `colours` 256 x 3 uint8.
-    Metadata "explorer", JSON: concepts, contrast, image_size, extent (see Saliency), progress of each single step. exact: maps are
-    float32, to make masks from, else uint8, to look at. layers, temperature: see core.saliency.saliency. Writes no file and returns 0
+    Beside maps in 8 bits, `rest` B x R x h x w uint8: what rounding took from the first of M, in 1/255 of a level, 128 for nothing;
+    for an overlay shows the root of a share, and so faint ones too. Metadata "explorer", JSON: concepts, contrast, image_size, extent
+    (see Saliency), progress of each single step. exact: maps are float32, to make masks from, else uint8, to look at. layers,
+    temperature: see core.saliency.saliency. Writes no file and returns 0
     where not even one picture fits.
     """
     first = rows(shown)
-    size = first[0].numel() * (4 if exact else 1)
-    pictures = min(len(first), MAX_BYTES // size)
+    size, planes = (4 * first[0].numel(), 1) if exact else (first[0].numel(), 2)  # bytes of one moment; how many the first one takes
+    pictures = min(len(first), MAX_BYTES // (size * planes))
     if not pictures:
         return 0
-    steps = [] if recording is None else single_steps(recording, MAX_BYTES // (size * pictures) - 1)
+    steps = [] if recording is None else single_steps(recording, MAX_BYTES // (size * pictures) - planes)
     moments = [first, *(rows(saliency(step, layers, temperature=temperature)) for step in steps)]
     about = {"concepts": shown.concepts, "contrast": shown.contrast, "image_size": shown.image_size, "extent": shown.extent,
              "progress": [step.progress[0] for step in steps]}
     maps = torch.stack([maps[:pictures] for maps in moments])
     tensors = {"maps": maps.numpy() if exact else as_levels(maps), "presence": shown.presence[:pictures].contiguous().numpy(),
                "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)))}
+    if not exact:
+        levels = maps[0].clamp(0, 1) * 255
+        tensors["rest"] = ((levels - levels.round()) * 255 + 128).round().clamp(0, 255).numpy().astype(np.uint8)
     save_file(tensors, path, metadata={"explorer": json.dumps(about)})
     return pictures
 

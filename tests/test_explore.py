@@ -39,6 +39,9 @@ def test_maps_names_and_colours(tmp_path, exact):
     alone = [saliency(recording, "all", p, p, 2.0) for p in recording.progress]
     for moment, expected in zip(maps, (shown, *alone)):
         np.testing.assert_allclose(moment / top, explore.rows(expected).numpy(), rtol=0, atol=0 if exact else 0.5 / top + 1e-6)
+    if not exact:
+        fine = (maps[0] + (tensors["rest"] - 128.0) / 255) / 255
+        np.testing.assert_allclose(fine, explore.rows(shown).numpy(), rtol=0, atol=1.01 / 255**2)
     np.testing.assert_array_equal(tensors["presence"], shown.presence.numpy())
     ramp = torch.arange(256) / 255
     np.testing.assert_allclose(tensors["colours"] / 255, render.heatmaps(ramp).numpy(), rtol=0, atol=0.5 / 255 + 1e-6)
@@ -48,16 +51,16 @@ def test_never_more_than_the_limit(tmp_path, monkeypatch):
     """Steps are left out evenly, then pictures; where not one fits, no file is written."""
     recording = recorded(steps=9)
     shown, picture = saliency(recording), 5 * 4 * 6
-    for limit, moments, pictures in ((10 * 2 * picture, 10, 2), (7 * picture, 3, 2), (2 * picture, 1, 2), (2 * picture - 1, 1, 1)):
+    for limit, moments, pictures in ((11 * 2 * picture, 10, 2), (9 * picture, 3, 2), (4 * picture, 1, 2), (3 * picture - 1, 1, 1)):
         monkeypatch.setattr(explore, "MAX_BYTES", limit)
         assert explore.save(tmp_path / "file", shown, recording=recording) == pictures
         tensors, about = read(tmp_path / "file")
-        assert tensors["maps"].shape[:2] == (moments, pictures) and tensors["maps"].nbytes <= limit
+        assert tensors["maps"].shape[:2] == (moments, pictures) and tensors["maps"].nbytes + tensors["rest"].nbytes <= limit
         assert len(tensors["presence"]) == pictures and len(about["progress"]) == moments - 1
-    monkeypatch.setattr(explore, "MAX_BYTES", 7 * picture)
+    monkeypatch.setattr(explore, "MAX_BYTES", 9 * picture)
     explore.save(tmp_path / "file", shown, recording=recording)
     assert read(tmp_path / "file")[1]["progress"] == [recording.progress[0], recording.progress[-1]]
-    monkeypatch.setattr(explore, "MAX_BYTES", picture - 1)
+    monkeypatch.setattr(explore, "MAX_BYTES", 2 * picture - 1)
     assert explore.save(tmp_path / "none", shown, recording=recording) == 0 and not (tmp_path / "none").exists()
 
 

@@ -26,6 +26,8 @@ export class Maps {
     [this.moments, this.pictures, this.rows, this.height, this.width] = tensors.maps.shape;
     this.levels = tensors.maps.data;
     this.top = this.levels instanceof Uint8Array ? 255 : 1; // what stands for a share of 1
+    // moment 0 in levels too, with what rounding took from it
+    this.first = tensors.rest && Float32Array.from(tensors.rest.data, (rest, i) => this.levels[i] + (rest - 128) / 255);
     this.given = tensors.presence.data;
     this.colours = tensors.colours.data; // 256 x 3, the PNGs' own
     this.bytes = buffer.byteLength;
@@ -35,7 +37,7 @@ export class Maps {
   plane(moment, picture, row) {
     const cells = this.height * this.width;
     const start = ((moment * this.pictures + picture) * this.rows + row) * cells;
-    return this.levels.subarray(start, start + cells);
+    return (moment === 0 && this.first ? this.first : this.levels).subarray(start, start + cells);
   }
 
   /** The share, 0 to 1, of a row in one patch. */
