@@ -40,8 +40,7 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
     Beside maps in 8 bits, `rest` B x R x h x w uint8: what rounding took from the first of M, in 1/255 of a level, 128 for nothing;
     for an overlay shows the root of a share, and so faint ones too. Metadata "explorer", JSON: concepts, contrast, image_size, extent
     (see Saliency), progress of each single step. exact: maps are float32, to make masks from, else uint8, to look at. layers,
-    temperature: see core.saliency.saliency. Writes no file and returns 0
-    where not even one picture fits.
+    temperature: see core.saliency.saliency. Writes no file and returns 0 where not even one picture fits.
     """
     first = rows(shown)
     size, planes = (4 * first[0].numel(), 1) if exact else (first[0].numel(), 2)  # bytes of one moment; how many the first one takes

@@ -18,7 +18,7 @@ knows drawings like its own only, at its own size (*megapixels* 0.07); for photo
 SEE = """## See where Flux sees each word
 
 1. Press **Run**. The picture is the same, to the last bit, as without this pack.
-2. **Concept Saliency** shows where each word is: point at the picture for its share there, click a word to see its map. Its presence is from 0 to 1.
+2. **Concept Saliency** shows where each word is: point at the picture for the shares there, click a word for its map and presence, 0 to 1.
 3. **Saliency to Mask** makes a mask of one of them. Type another word's name or number there and run again."""
 
 REPAINT = """## Repaint what a word names
