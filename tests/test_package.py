@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import shipped
@@ -36,6 +37,13 @@ def test_the_files_are_those_that_were_agreed_on():
     found = set(shipped.files())
     assert found == agreed, (f"new: {sorted(found - agreed)}, gone: {sorted(agreed - found)}. Either name them in .comfyignore, or: "
                              "python tests/shipped.py > tests/shipped.txt")
+
+
+def test_pip_installs_every_package_of_the_repository(project):
+    """What is missing here is found by tests that run in the repository, and by nobody who installs it."""
+    folders = [Path(name).parent for name in shipped.files() if name.endswith("__init__.py")]
+    installed = project["tool"]["setuptools"]["packages"]
+    assert sorted(installed) == sorted(".".join(("concept_saliency", *folder.parts)) for folder in folders)
 
 
 def test_size():
