@@ -83,7 +83,7 @@ class BlockHooks:
             if rope is not None:
                 pe = self.family.rotations(*rope) if isinstance(rope, tuple) else self.family.rotations(rope)[self.rows]
                 self.pe = pe[:, :, self.text:self.text + self.own]
-                if self.stream.pe is None:
+                if self.stream.pe is None and getattr(self.family, "AT_FIRST_TOKEN", False):
                     self.stream.pe = pe[:, :, :1]
 
     def see_keys(self, attn: Layers, layer: nn.Module, args: tuple, keys: Tensor) -> None:

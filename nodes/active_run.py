@@ -24,13 +24,18 @@ class Call:
     blocks: list[torch.nn.Module] | None = None
     stream: ConceptStream | None = None
 
+    def begin(self, stream: ConceptStream) -> None:
+        """The concepts' way begins. As `keep`, with what stays as it is."""
+        self.stream = stream
+        with compiled.unrecorded():
+            stream.modulation, stream.pe = stream.modulation.clone(), None if stream.pe is None else stream.pe.clone()
+        self.keep()
+
     def keep(self) -> None:
         """Copy what outlives the block to where the Comfy Compiler has no part in it, whatever the model's layers have done meanwhile."""
-        stream = self.stream
         with compiled.unrecorded():
-            stream.states, stream.modulation = stream.states.clone(), stream.modulation.clone()
-            stream.pe = None if stream.pe is None else stream.pe.clone()
-            for scores in stream.scores.values():
+            self.stream.states = self.stream.states.clone()
+            for scores in self.stream.scores.values():
                 scores[-1:] = [newest.clone() for newest in scores[-1:]]
 
 

@@ -190,9 +190,9 @@ class Capture:
             rows = call.rows
             call.blocks = list(self.family.blocks(call.transformer, self.singles).values())
             with compiled.unrecorded():
-                call.stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
-                                            None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
-            call.keep()
+                stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
+                                       None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
+            call.begin(stream)
 
     def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor | None, first: int, end: int) -> None:
         """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys.
@@ -212,8 +212,8 @@ class Capture:
         with compiled.unrecorded():
             if pe is not None:
                 pe = pe if pe.shape[0] == 1 else pe[rows]
-                if call.stream.pe is None:
-                    call.stream.pe = pe[:, :, :1]
+                if call.stream.pe is None and getattr(self.family, "AT_FIRST_TOKEN", False):
+                    call.stream.pe = pe[:, :, :1].clone()
                 pe = pe[:, :, image]
             call.stream.watch(call.blocks[turn], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe)
         call.keep()

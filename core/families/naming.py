@@ -16,7 +16,8 @@ Layers = Any  # a model, or a part of one, of a library's own class: which layer
 
 
 class Naming(Protocol):
-    """What core.stream needs of any. PATCH, PIXELS: a token's side in latent values and in pixels."""
+    """What core.stream needs of any. PATCH, PIXELS: a token's side in latent values and in pixels. AT_FIRST_TOKEN = True is said by
+    families whose concepts stand where the prompt's first token does, wherever that is."""
 
     NAME: str
     DEFAULTS: Defaults
@@ -31,8 +32,8 @@ class Naming(Protocol):
         first `singles` of them too, None for all."""
 
     def begin(self, model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The concepts' first states B x C x D, their modulation, as `block` takes it, and their RoPE, or None: they stand where the
-        prompt's first token does. vectors: 1 x C x D_text. timesteps in 0..1, guidance: one a picture, B."""
+        """The concepts' first states B x C x D, their modulation, as `block` takes it, and their RoPE, or None: it is the identity,
+        or that of the prompt's first token (AT_FIRST_TOKEN). vectors: 1 x C x D_text. timesteps in 0..1, guidance: one a picture, B."""
 
     def block(self, module: Layers, modulation: Tensor, index: int) -> Block:
         """What one of the blocks, the index-th, does to concept tokens."""

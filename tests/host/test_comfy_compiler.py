@@ -112,7 +112,7 @@ def test_the_record_is_the_models_own_and_nothing_kept_lies_in_it(flux, apply, c
     assert compiler.records == expected, "with the pack the model allocates otherwise"
     depth = len(flux.patcher.model.diffusion_model.double_blocks)
     assert len(kept) == 3 * depth and all(map(all, kept))
-    assert [len(look) for look in kept[:depth]] == [3 + 2 * (i + 1) for i in range(depth)], "states, modulation, RoPE, two scores a block"
+    assert [len(look) for look in kept[:depth]] == [2 + 2 * (i + 1) for i in range(depth)], "states, modulation, two scores a block"
     assert len(runs.find(None)[0].recordings["output"].sigmas) == 3
 
 

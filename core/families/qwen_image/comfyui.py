@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ...stream import TextStream
 from ..naming import Layers
-from . import DEFAULTS, NAME, PATCH, PIXELS
+from . import AT_FIRST_TOKEN, DEFAULTS, NAME, PATCH, PIXELS
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
+__all__ = ["AT_FIRST_TOKEN", "DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begin", "block", "blocks", "fits", "picture"]
 
 TEXT_KEYS = ("qwen25_7b",)
 TOKENIZE: dict = {}  # its tokenizer knows no prompt weights

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..flux1.diffusers import hooked, keys, pack
 from ..naming import Layers, Pipeline
-from . import DEFAULTS, NAME, PATCH, PIXELS, comfyui
+from . import AT_FIRST_TOKEN, DEFAULTS, NAME, PATCH, PIXELS, comfyui
 from .comfyui import block, fits
 
-__all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits", "hooked", "keys",
-           "reading", "rotations"]
+__all__ = ["AT_FIRST_TOKEN", "DEFAULTS", "NAME", "PATCH", "PIXELS", "begin", "block", "blocks", "called", "drawing", "encode", "fits",
+           "hooked", "keys", "reading", "rotations"]
 
 
 def blocks(model: Layers, singles: int | None = 0) -> list[Layers]:
