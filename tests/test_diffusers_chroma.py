@@ -5,27 +5,32 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-from diffusers import AutoencoderKL, ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler  # noqa: E402
-from tiny_diffusers import WORDS, check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
-from transformers import T5Config, T5EncoderModel  # noqa: E402
+from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler  # noqa: E402
+from tiny_diffusers import (  # noqa: E402, F401
+    check_equal,
+    check_one_pass,
+    check_picture,
+    check_scores,
+    one_thread,
+    reference,
+    saved_pipeline_works_in_the_shell,
+    small_t5,
+    small_vae,
+    tokenizer,
+)
 
-import concept_saliency  # noqa: E402
 from concept_saliency.core.families import chroma  # noqa: E402
 from concept_saliency.core.families.flux1.diffusers import encode, pack, positions  # noqa: E402
-from concept_saliency.headless.image import record_image  # noqa: E402
 from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
 def pipe():
     torch.manual_seed(0)
-    t5 = T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4)).eval()
-    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(4,) * 4,
-                        layers_per_block=1, latent_channels=16, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
-                        shift_factor=0.1, scaling_factor=0.4).eval()
+    t5 = small_t5()
+    vae = small_vae()
     transformer = ChromaTransformer2DModel(num_layers=3, num_single_layers=2, attention_head_dim=32, num_attention_heads=2,
                                            joint_attention_dim=32, axes_dims_rope=(8, 12, 12), approximator_hidden_dim=32,
                                            approximator_layers=2).eval()
@@ -74,22 +79,14 @@ def test_scores_are_those_of_the_plain_computation(pipe):
         expected = reference("DoubleStream", "reference", patch=2, distilled=True).scores(
             in_black_forest_labs_names(model), dict(num_heads=2, depth=3, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10_000),
             latent=latent[row], text=call["encoder_hidden_states"][row], concepts=torch.cat(list(vectors.values())), t=0.7, guidance=0.0)
-        for space, scores in expected.items():
-            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
-            assert (mine - scores[:3]).abs().max() <= 2e-4 * scores.abs().max(), space
+        check_equal(found, row, {space: scores[:3] for space, scores in expected.items()})  # of the double-stream blocks
     assert (found.latest.family, found.latest.defaults) == (chroma.NAME, chroma.DEFAULTS)
 
 
 @pytest.mark.parametrize("blocks, layers", [("auto", 3), ("all", 5)])
 @pytest.mark.parametrize("how", [{}, dict(guidance_scale=0.0), dict(num_images_per_prompt=2)], ids=str)
 def test_the_picture_does_not_change(pipe, how, blocks, layers):
-    plain = draw(pipe, **how)
-    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
-    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky", blocks=blocks) as recordings:
-        watched = draw(pipe, **how)
-    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
-    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, layers, len(plain), 3, 4, 6)
-    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+    check_picture(pipe, draw, how, layers, blocks=blocks)
 
 
 @torch.no_grad()
@@ -101,17 +98,7 @@ def test_a_phrases_own_tokens(pipe):
 
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
-    with torch.no_grad():
-        latents = encode(pipe, PICTURES)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
-    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1, guidance_scale=0.0,
-             latents=pack(0.7 * latents + 0.3 * noise), max_sequence_length=512)
-    pipe.scheduler = scheduler
-    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
-    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-5, atol=1e-5)
-    assert mine.scores.shape[:3] == (1, 3, 2) and mine.image_size == (64, 96)
+    check_one_pass(pipe, draw, encode, 3, pack, guidance_scale=0.0, max_sequence_length=512)
 
 
 def test_the_shell(pipe, tmp_path):

@@ -12,17 +12,25 @@ from diffusers import (  # noqa: E402
     QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
-from tiny_diffusers import check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
+from tiny_diffusers import (  # noqa: E402, F401
+    check_compiled,
+    check_equal,
+    check_one_pass,
+    check_picture,
+    check_scores,
+    one_thread,
+    reference,
+    saved_pipeline_works_in_the_shell,
+    tokenizer,
+)
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration  # noqa: E402
 
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import qwen_image  # noqa: E402
 from concept_saliency.core.families.qwen_image.diffusers import encode, pack  # noqa: E402
-from concept_saliency.headless.image import record_image  # noqa: E402
 from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +67,14 @@ def test_scores_are_those_of_the_plain_computation(pipe, references):
         expected = reference("QwenImage").scores(
             model.state_dict(), dict(model.config, num_layers=4), latent=latents[0][row][:, None], text=call["encoder_hidden_states"][row],
             concepts=torch.cat(list(vectors.values())), t=0.7, references=[latent[row][:, None] for latent in latents[1:]])
-        for space, scores in expected.items():
-            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
-            assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+        check_equal(found, row, expected)
     assert (found.latest.family, found.latest.defaults) == (qwen_image.NAME, qwen_image.DEFAULTS)
 
 
 @pytest.mark.parametrize("how", [{}, dict(negative_prompt="sand"), dict(num_images_per_prompt=2), dict(prompt=["a cat", "a red dog"])],
                          ids=str)
 def test_the_picture_does_not_change(pipe, how):
-    plain = draw(pipe, **how)
-    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
-    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky") as recordings:
-        watched = draw(pipe, **how)
-    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
-    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 4, len(plain), 3, 4, 6)
-    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+    check_picture(pipe, draw, how, 4)
 
 
 @torch.no_grad()
@@ -90,33 +90,11 @@ def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
 
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
-    with torch.no_grad():
-        latents = encode(pipe, PICTURES)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
-    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1,
-             latents=pack(0.7 * latents + 0.3 * noise))
-    pipe.scheduler = scheduler
-    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
-    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-6, atol=1e-6)
-    assert mine.scores.shape[:3] == (1, 4, 2) and mine.image_size == (64, 96)
+    check_one_pass(pipe, draw, encode, 4, pack, 1e-6)
 
 
 def test_compiled_code_stays_as_it_is(pipe):
-    transformer = pipe.transformer
-    pipe.transformer = torch.compile(transformer, backend="eager")
-    try:
-        plain = draw(pipe)
-        with concept_saliency.capture(pipe, "cat, dog") as recordings:
-            assert torch.equal(draw(pipe), plain)
-        compiled = recordings.latest.scores
-    finally:
-        pipe.transformer = transformer
-        torch.compiler.reset()
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe)
-    torch.testing.assert_close(compiled, recordings.latest.scores, rtol=1e-5, atol=1e-5)
+    check_compiled(pipe, draw)
 
 
 def test_the_model_that_draws_layers_is_refused(pipe):

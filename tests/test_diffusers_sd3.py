@@ -5,18 +5,28 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline  # noqa: E402
-from tiny_diffusers import WORDS, check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel  # noqa: E402
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline  # noqa: E402
+from tiny_diffusers import (  # noqa: E402, F401
+    WORDS,
+    check_equal,
+    check_one_pass,
+    check_picture,
+    check_scores,
+    one_thread,
+    reference,
+    saved_pipeline_works_in_the_shell,
+    small_t5,
+    small_vae,
+    tokenizer,
+)
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection  # noqa: E402
 
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import sd3  # noqa: E402
 from concept_saliency.core.families.sd3.diffusers import encode  # noqa: E402
-from concept_saliency.headless.image import record_image  # noqa: E402
 from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 MEDIUM, NEWER = {}, dict(qk_norm="rms_norm", dual_attention_layers=(0, 1))  # SD3 and SD3.5
 
 
@@ -32,10 +42,8 @@ def pipe():
     clips = [CLIPTextModelWithProjection(CLIPTextConfig(
         vocab_size=len(WORDS), hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=16,
         projection_dim=32, eos_token_id=1, pad_token_id=0, bos_token_id=2)).eval() for _ in range(2)]
-    t5 = T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=64, d_ff=32, d_kv=8, num_layers=1, num_heads=4)).eval()
-    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(4,) * 4,
-                        layers_per_block=1, latent_channels=16, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
-                        shift_factor=0.1, scaling_factor=0.4).eval()
+    t5 = small_t5(64)
+    vae = small_vae()
     pipe = StableDiffusion3Pipeline(transformer(**NEWER), FlowMatchEulerDiscreteScheduler(), vae, clips[0], tokenizer(), clips[1],
                                     tokenizer(), t5, tokenizer())
     pipe.set_progress_bar_config(disable=True)
@@ -106,22 +114,14 @@ def test_scores_are_those_of_the_plain_computation(more, fused):
         expected = reference("SD3").scores(weights, dict(num_heads=2, num_blocks=4), latent=call["hidden_states"][row], t=700.0,
                                            text=call["encoder_hidden_states"][row], concepts=torch.cat(list(vectors.values())),
                                            pooled=call["pooled_projections"][row])
-        for space, scores in expected.items():
-            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
-            assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+        check_equal(found, row, expected)
     assert (found.latest.family, found.latest.defaults) == (sd3.NAME, sd3.DEFAULTS)
 
 
 @pytest.mark.parametrize("how", [{}, dict(guidance_scale=1.0), dict(num_images_per_prompt=2), dict(skip_guidance_layers=[1]),
                                  dict(prompt=["a cat", "a red dog"], negative_prompt=["sand", "sky"])], ids=str)
 def test_the_picture_does_not_change(pipe, how):
-    plain = draw(pipe, **how)
-    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
-    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky") as recordings:
-        watched = draw(pipe, **how)
-    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
-    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 4, len(plain), 3, 4, 6)
-    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+    check_picture(pipe, draw, how, 4)
 
 
 def test_of_both_prompts_in_one_call_the_positive_one_is_recorded(pipe):
@@ -146,17 +146,7 @@ def test_a_phrases_own_tokens_are_clips(pipe):
 
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
-    with torch.no_grad():
-        latents = encode(pipe, PICTURES)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
-    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1, guidance_scale=1.0,
-             latents=0.7 * latents + 0.3 * noise, max_sequence_length=256)
-    pipe.scheduler = scheduler
-    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
-    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-5, atol=1e-5)
-    assert mine.scores.shape[:3] == (1, 4, 2) and mine.image_size == (64, 96)
+    check_one_pass(pipe, draw, encode, 4, guidance_scale=1.0, max_sequence_length=256)
 
 
 def test_the_shell(pipe, tmp_path):

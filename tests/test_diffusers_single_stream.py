@@ -10,7 +10,6 @@ if not hasattr(diffusers, "ZImageTransformer2DModel") or not hasattr(diffusers, 
     pytest.skip("this diffusers has no Z-Image or no Krea 2", allow_module_level=True)
 
 from diffusers import (  # noqa: E402
-    AutoencoderKL,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Krea2Pipeline,
@@ -18,18 +17,28 @@ from diffusers import (  # noqa: E402
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tiny_diffusers import check_scores, hooks, one_thread, reference, saved_pipeline_works_in_the_shell, tokenizer  # noqa: E402, F401
+from tiny_diffusers import (  # noqa: E402, F401
+    check_compiled,
+    check_equal,
+    check_one_pass,
+    check_picture,
+    check_scores,
+    hooks,
+    one_thread,
+    reference,
+    saved_pipeline_works_in_the_shell,
+    small_vae,
+    tokenizer,
+)
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3VLConfig, Qwen3VLModel  # noqa: E402
 
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import FAMILIES  # noqa: E402
 from concept_saliency.core.families.flux1.diffusers import pack  # noqa: E402
 from concept_saliency.headless.families import family_of  # noqa: E402
-from concept_saliency.headless.image import record_image  # noqa: E402
 from concept_saliency.headless.inputs import phrase_encoder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 TEMPLATE = "{% for m in messages %}red sand {{ m.content }} sky{% endfor %}{% if add_generation_prompt %} and moon{% endif %}"
 
 
@@ -38,9 +47,7 @@ def z_image():
     words.chat_template = TEMPLATE
     text = Qwen3Config(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
                        num_key_value_heads=1, head_dim=8)
-    vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                        block_out_channels=(4,) * 4, layers_per_block=1, latent_channels=16, norm_num_groups=1,
-                        use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4)
+    vae = small_vae()
     transformer = ZImageTransformer2DModel(dim=256, n_layers=3, n_refiner_layers=2, n_heads=2, n_kv_heads=2, cap_feat_dim=16)
     for name, weight in transformer.named_parameters():
         if name.endswith("pad_token"):
@@ -136,22 +143,14 @@ def test_scores_are_those_of_the_plain_computation(pipe):
     for row in range(2):
         expected = plain.scores(as_comfyui_names_them(model.state_dict()), config, latent=latents[row], text=texts[row],
                                 concepts=torch.cat(list(vectors.values())), t=torch.tensor(0.7))
-        for space, scores in expected.items():
-            mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
-            assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+        check_equal(found, row, expected)
     assert (found.latest.family, found.latest.defaults) == (kind(pipe), FAMILIES[kind(pipe)].DEFAULTS)
 
 
 @pytest.mark.parametrize("how", [{}, dict(negative_prompt="sand"), dict(num_images_per_prompt=2), dict(prompt=["a cat", "a red dog"]),
                                  dict(guidance_scale=0.0)], ids=str)
 def test_the_picture_does_not_change(pipe, how):
-    plain = draw(pipe, **how)
-    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
-    with concept_saliency.capture(pipe, "cat, red dog|moon", contrast="sky") as recordings:
-        watched = draw(pipe, **how)
-    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
-    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 3, len(plain), 3, 4, 6)
-    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+    check_picture(pipe, draw, how, 3)
 
 
 def test_the_same_noise_twice_is_no_negative_prompt(pipe):
@@ -179,34 +178,14 @@ def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
     family = family_of(pipe.transformer)
-    with torch.no_grad():
-        latents = family.encode(pipe, PICTURES)
-    noisy = 0.7 * latents + 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
-    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
-    how = {} if kind(pipe) == "z_image" else {"max_sequence_length": 512}
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1,
-             latents=noisy if kind(pipe) == "z_image" else pack(noisy), **how)
-    pipe.scheduler = scheduler
-    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
-    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=1e-5, atol=1e-5)
-    assert mine.scores.shape[:3] == (1, 3, 2) and mine.image_size == (64, 96)
+    if kind(pipe) == "z_image":
+        check_one_pass(pipe, draw, family.encode, 3)
+    else:
+        check_one_pass(pipe, draw, family.encode, 3, pack, max_sequence_length=512)
 
 
 def test_compiled_code_stays_as_it_is(pipe):
-    transformer = pipe.transformer
-    pipe.transformer = torch.compile(transformer, backend="eager")
-    try:
-        plain = draw(pipe)
-        with concept_saliency.capture(pipe, "cat, dog") as recordings:
-            assert torch.equal(draw(pipe), plain)
-        compiled = recordings.latest.scores
-    finally:
-        pipe.transformer = transformer
-        torch.compiler.reset()
-    with concept_saliency.capture(pipe, "cat, dog") as recordings:
-        draw(pipe)
-    torch.testing.assert_close(compiled, recordings.latest.scores, rtol=1e-5, atol=1e-5)
+    check_compiled(pipe, draw)
 
 
 def test_the_shell(pipe, tmp_path):

@@ -13,10 +13,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast,
 import concept_saliency
 from concept_saliency.cli import shell
 from concept_saliency.core.recording import Recording
+from concept_saliency.headless.image import record_image
 
 capture = concept_saliency.capture
 CONCEPTS = "cat, red dog|moon"
 WORDS = ["<pad>", "</s>", "<unk>", "a", "and", "cat", "dog", "moon", "red", "sand", "sky"]
+PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +39,27 @@ def tokenizer() -> PreTrainedTokenizerFast:
                                    pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
+def small_vae() -> AutoencoderKL:
+    return AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                         block_out_channels=(4,) * 4, layers_per_block=1, latent_channels=16, norm_num_groups=1, use_quant_conv=False,
+                         use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4).eval()
+
+
+def small_t5(width: int = 32) -> T5EncoderModel:
+    return T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=width, d_ff=32, d_kv=8, num_layers=1, num_heads=4)).eval()
+
+
 def tiny(kind=FluxPipeline, in_channels: int = 64, guidance: bool = True, **parts):
     """A pipeline of that kind: 3 double and 2 single blocks, 2 heads."""
     torch.manual_seed(0)
     clip = CLIPTextConfig(vocab_size=len(WORDS), hidden_size=32, intermediate_size=32, num_hidden_layers=1,
                           num_attention_heads=2, max_position_embeddings=16, eos_token_id=1, pad_token_id=0)
-    vae = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-               block_out_channels=(4,) * 4, layers_per_block=1, latent_channels=16, norm_num_groups=1,
-               use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4)
     transformer = dict(in_channels=in_channels, out_channels=64, num_layers=3, num_single_layers=2, attention_head_dim=16,
                        num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
                        guidance_embeds=guidance)
     parts = dict(scheduler=FlowMatchEulerDiscreteScheduler(), tokenizer=tokenizer(), tokenizer_2=tokenizer(),
-                 text_encoder=CLIPTextModel(clip), vae=AutoencoderKL(**vae), transformer=FluxTransformer2DModel(**transformer),
-                 text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=32, d_ff=32, d_kv=8, num_layers=1,
-                                                        num_heads=4))) | parts
+                 text_encoder=CLIPTextModel(clip), vae=small_vae(), transformer=FluxTransformer2DModel(**transformer),
+                 text_encoder_2=small_t5()) | parts
     for part in parts.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
@@ -98,6 +106,56 @@ def check_scores(model, call: dict, vectors: dict):
         assert torch.equal(model(**call).sample, plain)
     assert hooks(model) == before and len(recordings) == 1
     return recordings
+
+
+def check_equal(found, row: int, expected: dict) -> None:
+    """What was recorded of a picture is what the plain computation found, by space L x C x N."""
+    for space, scores in expected.items():
+        mine = found.in_space(space).latest.scores[0, :, row].flatten(-2)
+        assert mine.shape == scores.shape
+        assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
+
+
+def check_picture(pipe, draw, how: dict, layers: int, **told) -> None:
+    """A pipeline of another family than Flux.1: the picture of 64 x 96 is the same with capture and without, and nothing is left."""
+    plain = draw(pipe, **how)
+    before = hooks(pipe.transformer), hooks(pipe.text_encoder)
+    with capture(pipe, CONCEPTS, contrast="sky", **told) as recordings:
+        watched = draw(pipe, **how)
+    assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
+    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, layers, len(plain), 3, 4, 6)
+    assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+
+
+@torch.no_grad()
+def check_one_pass(pipe, draw, encode, layers: int, tokens=lambda latents: latents, tolerance: float = 1e-5, **how) -> None:
+    """One pass over PICTURES records what the first step of sampling from there records. tokens: latents as the pipeline takes them."""
+    latents = encode(pipe, PICTURES)
+    noisy = 0.7 * latents + 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+    scheduler, pipe.scheduler = pipe.scheduler, FlowMatchEulerDiscreteScheduler(shift=1.0)
+    with capture(pipe, "cat, dog") as recordings:
+        draw(pipe, prompt="a dog", num_images_per_prompt=2, sigmas=[0.3], num_inference_steps=1, latents=tokens(noisy), **how)
+    pipe.scheduler = scheduler
+    mine = record_image(pipe, PICTURES, "cat, dog", prompt="a dog", noise_level=0.3, seed=4)["output"]
+    torch.testing.assert_close(mine.scores, recordings.latest.scores, rtol=tolerance, atol=tolerance)
+    assert mine.scores.shape[:3] == (1, layers, 2) and mine.image_size == (64, 96)
+
+
+def check_compiled(pipe, draw) -> None:
+    """A compiled transformer draws what it drew, and the scores are those of the plain one."""
+    transformer = pipe.transformer
+    pipe.transformer = torch.compile(transformer, backend="eager")
+    try:
+        plain = draw(pipe)
+        with capture(pipe, "cat, dog") as recordings:
+            assert torch.equal(draw(pipe), plain)
+        compiled = recordings.latest.scores
+    finally:
+        pipe.transformer = transformer
+        torch.compiler.reset()
+    with capture(pipe, "cat, dog") as recordings:
+        draw(pipe)
+    torch.testing.assert_close(compiled, recordings.latest.scores, rtol=1e-5, atol=1e-5)
 
 
 def saved_pipeline_works_in_the_shell(pipe, folder: Path) -> None:
