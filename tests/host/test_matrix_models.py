@@ -6,6 +6,7 @@ import comfy.utils
 import pytest
 import torch
 from conftest import SmallFlux
+from packed import Packed
 
 FP8 = torch.float8_e4m3fn
 
@@ -104,27 +105,8 @@ def test_scaled_fp8_weights(dev, apply, check):
 
 
 def test_weights_that_can_only_be_read_by_calling(dev, flux, apply, check):
-    """As with GGUF files: what .weight holds is packed and has another shape."""
-    import comfy.ops
-
-    class Operations(comfy.ops.disable_weight_init):
-        class Linear(torch.nn.Module):
-            def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
-                super().__init__()
-                self.in_features, self.out_features, self.packed = in_features, out_features, None
-
-            @property
-            def weight(self):
-                raise AssertionError("the packed weight was read")
-
-            def _load_from_state_dict(self, state, prefix, *others):
-                self.packed, self.bias = state.pop(f"{prefix}weight").flatten(), state.pop(f"{prefix}bias", None)
-
-            def forward(self, x):
-                return torch.nn.functional.linear(x, self.packed.reshape(self.out_features, self.in_features), self.bias)
-
     def edit(weights, settings):
-        settings.custom_operations = Operations
+        settings.custom_operations = Packed
         return weights
 
     packed = SmallFlux(dev, edit=edit)
