@@ -1,4 +1,4 @@
-"""Fixtures: a real server, and its real frontend in Chromium, classic and Nodes 2.0. SCREENSHOTS=<folder> keeps a picture of every step.
+"""Fixtures: the real server's frontend in Chromium, classic and Nodes 2.0. SCREENSHOTS=<folder> keeps a picture of every step.
 
 Tests with it are skipped by name where playwright or Chromium is missing.
 """
@@ -10,20 +10,10 @@ from pathlib import Path
 import pytest
 from comfyui_version import __version__
 from conftest import HOST
-from live_server import Server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FOLDER = "any-name"  # the host serves no templates from a folder with spaces in its name
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--no-first-run"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
-        shutil.copy(HOST / "input" / "example.png", running.folder / "input")  # as in every ComfyUI
-        running.post("/settings/Comfy.TutorialCompleted", True)
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +31,7 @@ def chromium():
 def page(server, chromium, request):
     if request.param and __version__ == "0.3.64":
         pytest.skip("this frontend has no Nodes 2.0")
+    server.post("/settings/Comfy.TutorialCompleted", True)
     server.post("/settings/Comfy.VueNodes.Enabled", request.param)
     page = opened(chromium, server, "vue" if request.param else "classic")
     yield page

@@ -1,6 +1,7 @@
 """ComfyUI in this process, on the CPU, with the pack importable; small Flux models with golden weights."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -215,6 +216,16 @@ def sd35():
     from small_models import SmallSD35
 
     return SmallSD35(SmallSD35.drawn())
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A real ComfyUI, started when the first test asks for it; the pack lies in its custom_nodes under live_server.FOLDER."""
+    from live_server import FOLDER, Server
+
+    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
+        shutil.copy(HOST / "input" / "example.png", running.folder / "input")  # as in every ComfyUI
+        yield running
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+FOLDER = "concept-saliency"  # of the pack in custom_nodes; from one with spaces in its name the host serves no templates and no help
 
 
 class Server:

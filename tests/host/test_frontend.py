@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from browser import FOLDER, keep
+from browser import keep
 from conftest import REPOSITORY
+from live_server import FOLDER
 
 WORKFLOWS = sorted(path.stem for path in (REPOSITORY / "workflows").glob("*.json"))
 CARD = "[data-testid^='template-workflow-']"

@@ -10,11 +10,10 @@ import re
 import pytest
 from comfyui_version import __version__
 from concept_saliency.demo.text import Tokenizer
-from conftest import HOST, REPOSITORY
-from live_server import Server
+from conftest import REPOSITORY
+from live_server import FOLDER
 from PIL import Image
 
-FOLDER = "concept-saliency"  # one without blanks: ComfyUI serves no files from others
 LANGUAGES = ("en", "zh", "de", "ja")
 MISSING_HERE = {"ConceptSaliencyToSAM3"} if __version__ == "0.3.64" else set()  # this host has no SAM3
 DOCS = REPOSITORY / "web" / "docs"
@@ -27,12 +26,6 @@ SECTIONS = {"Connect": "sockets", "Widgets": "widgets", "Outputs": "outputs", "�
             "出力": "outputs", "Explorer": "explorer", "浏览器": "explorer", "エクスプローラー": "explorer"}
 MESSAGE_SYNTAX = re.compile(r"[|@{}]")  # vue-i18n takes these for its own; the frontend then shows less than what was written
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,9 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-from conftest import HOST, REPOSITORY
+from conftest import REPOSITORY
 from concept_saliency.demo.workflow_nodes import KINDS
-from live_server import Server, to_api
-
-FOLDER = "any-name"  # the host serves no templates from a folder with spaces in its name
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
-        yield running
+from live_server import FOLDER, to_api
 
 
 @pytest.fixture(scope="module")

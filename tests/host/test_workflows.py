@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from concept_saliency.core.concepts import DEFAULT_CONTRAST
 from concept_saliency.demo.world import CONTRAST, make_scene
-from conftest import HOST, REPOSITORY
-from live_server import Server, to_api
+from conftest import REPOSITORY
+from live_server import to_api
 from PIL import Image
 from thumbnails import thumbnail, with_points
 
@@ -59,12 +59,6 @@ ON_THE_TINY_FLUX = {
         "cat, dog": "fish, car", "cat": "fish", "dog": "car", "a cat and a dog on a sofa": "a fish and a car on snow",
         "a white persian cat": "a mushroom", "a black labrador": "a boat"}),
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
-        yield running
 
 
 def on_the_tiny_flux(prompt: dict, tiny: Tiny) -> dict:
