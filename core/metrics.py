@@ -179,3 +179,12 @@ def boundary_iou(predicted: Tensor, label: Tensor, share: float = 0.02) -> float
         bands.append((inside & (distance_transform_edt(inside) <= width))[1:-1, 1:-1])
     union = (bands[0] | bands[1]).sum()
     return float((bands[0] & bands[1]).sum() / union) if union else 1.0
+
+
+def leakage(plane: Tensor, others: Tensor) -> float:
+    """The share of a concept's mass, H x W from 0, that lies where other concepts are, H x W bool. 0.0 for a plane of zeros.
+
+    What AnchorDiff (arXiv 2605.26460) calls concept leakage: a target's response on what is not the target.
+    """
+    whole = plane.sum()
+    return float(plane[others].sum() / whole) if whole else 0.0

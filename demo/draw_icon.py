@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from ..core import render
-from .world import _draw_ground, _draw_thing
+from .world import THINGS, draw_ground, draw_thing
 
 ICON, BANNER = (400, 400), (1260, 540)  # width, height; the registry asks for a square of at most 400 and for 21:9
 TITLE, LINES = "Concept Saliency", ("See where Flux sees", "each word you type,", "and turn it into a mask.")
@@ -26,9 +26,9 @@ LEAN = 0.16  # how far a cut leans, as a share of the height
 def scene(things: dict[str, tuple[float, float, float]], size: tuple[int, int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Things at (x, y, radius) in pixels on grass -> the picture H x W x 3 in 0..1, and each thing's mask H x W."""
     rng = np.random.default_rng(3)
-    picture, masks = _draw_ground(rng, "grass", *size), {}
+    picture, masks = draw_ground(rng, "grass", *size), {}
     for thing, place in things.items():
-        layer = _draw_thing(rng, thing, *place, *size)
+        layer = draw_thing(rng, THINGS[thing], *place, *size)
         picture.paste(layer, mask=layer.getchannel("A"))
         masks[thing] = np.asarray(layer.getchannel("A")) / 255
     return np.asarray(picture) / 255, masks

@@ -104,11 +104,11 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = Fals
     ground = str(rng.choice(list(GROUNDS)))
     count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1] if posed else [0.35, 0.4, 0.25]))
     things = [str(t) for t in rng.choice(list(THINGS), size=count, replace=False)]
-    picture = _draw_ground(rng, ground, width, height, posed)
+    picture = draw_ground(rng, ground, width, height, posed)
     owner = np.zeros((height, width), dtype=np.int8)  # 0 is the ground, i + 1 is things[i]
     centres = []
     for index, (thing, (cx, cy, radius)) in enumerate(zip(things, _places(rng, count, width, height, posed))):
-        layer = _draw_thing(rng, thing, cx, cy, radius, width, height, posed)
+        layer = draw_thing(rng, THINGS[thing], cx, cy, radius, width, height, posed)
         picture.paste(layer, mask=layer.getchannel("A"))
         owner[np.asarray(layer.getchannel("A")) >= 128] = index + 1
         centres.append(cx)
@@ -121,7 +121,8 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = Fals
 def outline(thing: str, radius: int = 64) -> np.ndarray:
     """The shape of a posed thing, H x W bool, cut at its own edges."""
     middle, side = 1.5 * radius, 3 * radius
-    shape = Image.fromarray(np.asarray(_draw_thing(None, thing, middle, middle, radius, side, side, posed=True).getchannel("A")) >= 128)
+    layer = draw_thing(None, THINGS[thing], middle, middle, radius, side, side, posed=True)
+    shape = Image.fromarray(np.asarray(layer.getchannel("A")) >= 128)
     return np.asarray(shape.crop(shape.getbbox()))
 
 
@@ -150,12 +151,13 @@ def _places(rng, count, width, height, posed):
             return places
 
 
-def _draw_thing(rng, thing, cx, cy, radius, width, height, posed):
+def draw_thing(rng, shapes, cx, cy, radius, width, height, posed=False):
+    """Shapes, as THINGS lists them, in a picture of their own without a ground (RGBA)."""
     k = _OVERSAMPLING
     layer = Image.new("RGBA", (width * k, height * k))
     draw = ImageDraw.Draw(layer)
     flip, stretch, light = (1, 1, 1) if posed else (rng.choice([-1, 1]), rng.uniform(0.9, 1.1), rng.uniform(0.9, 1.1))
-    for shape, colour, numbers in THINGS[thing]:
+    for shape, colour, numbers in shapes:
         points = [((cx + flip * x * radius * stretch) * k, (cy + y * radius / stretch) * k)
                   for x, y in zip(numbers[::2], numbers[1::2])]
         fill = _lit(colour, light)
@@ -168,7 +170,8 @@ def _draw_thing(rng, thing, cx, cy, radius, width, height, posed):
     return layer.reduce(k)
 
 
-def _draw_ground(rng, ground, width, height, posed):
+def draw_ground(rng, ground, width, height, posed=False):
+    """A ground by itself (RGB)."""
     base, mark, pattern = GROUNDS[ground]
     light = 1 if posed else rng.uniform(0.92, 1.08)
     picture = Image.new("RGB", (width, height), _lit(base, light))
