@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from .recording import Recording
-from .render import heatmaps
+from .render import heatmaps, previewed
 from .saliency import Saliency, saliency
 
 MAX_BYTES = 2_000_000  # of a file's maps
@@ -32,33 +32,35 @@ def single_steps(recording: Recording, most: int) -> list[Recording]:
 
 
 def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Recording | None = None, layers: str = "auto",
-         temperature: float = 0.0) -> int:
-    """Write a safetensors file; returns how many of the pictures are in it, which may be fewer where all do not fit into MAX_BYTES.
+         temperature: float = 0.0) -> list[int]:
+    """Write a safetensors file; returns the numbers of the pictures in it: those that are previewed, or as many as fit into MAX_BYTES.
 
     Tensors: `maps` M x B x R x h x w, the shares of the R concepts and contrast concepts on the token grid, the first of M those of
     `shown`, the others those of the recording's single steps, as many as fit; `presence` B x C float32; `colours` 256 x 3 uint8.
     Beside maps in 8 bits, `rest` B x R x h x w uint8: what rounding took from the first of M, in 1/255 of a level, 128 for nothing;
     for an overlay shows the root of a share, and so faint ones too. Metadata "explorer", JSON: concepts, contrast, image_size, extent
     (see Saliency), progress of each single step. exact: maps are float32, to make masks from, else uint8, to look at. layers,
-    temperature: see core.saliency.saliency. Writes no file and returns 0 where not even one picture fits.
+    temperature: see core.saliency.saliency. Writes no file and returns none where not even one picture fits.
     """
-    first = rows(shown)
+    chosen = previewed(shown)
+    first = rows(shown)[chosen]
     size, planes = (4 * first[0].numel(), 1) if exact else (first[0].numel(), 2)  # bytes of one moment; how many the first one takes
     pictures = min(len(first), MAX_BYTES // (size * planes))
     if not pictures:
-        return 0
+        return []
+    chosen = chosen[:pictures]
     steps = [] if recording is None else single_steps(recording, MAX_BYTES // (size * pictures) - planes)
-    moments = [first, *(rows(saliency(step, layers, temperature=temperature)) for step in steps)]
+    moments = [first[:pictures], *(rows(saliency(step, layers, temperature=temperature))[chosen] for step in steps)]
     about = {"concepts": shown.concepts, "contrast": shown.contrast, "image_size": shown.image_size, "extent": shown.extent,
              "progress": [step.progress[0] for step in steps]}
-    maps = torch.stack([maps[:pictures] for maps in moments])
-    tensors = {"maps": maps.numpy() if exact else as_levels(maps), "presence": shown.presence[:pictures].contiguous().numpy(),
+    maps = torch.stack(moments)
+    tensors = {"maps": maps.numpy() if exact else as_levels(maps), "presence": shown.presence[chosen].contiguous().numpy(),
                "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)))}
     if not exact:
         levels = maps[0].clamp(0, 1) * 255
         tensors["rest"] = ((levels - levels.round()) * 255 + 128).round().clamp(0, 255).numpy().astype(np.uint8)
     save_file(tensors, path, metadata={"explorer": json.dumps(about)})
-    return pictures
+    return chosen
 
 
 def rows(shown: Saliency) -> Tensor:

@@ -20,6 +20,7 @@ from .files import expect_size, expect_words, read_safetensors
 
 SPACES = ("output", "cross-attention")
 MAX_BYTES = 1_000_000_000  # a longer run thins its steps evenly
+MAX_COMPRESSION = 64
 _FORMAT = "concept_saliency.recording.1"
 AnyRecording = TypeVar("AnyRecording", bound="Recording")
 
@@ -29,11 +30,13 @@ class Recording:
     """Scores of every step, layer, picture and concept, from which any saliency map can be computed later.
 
     scores: S x L x B x C x h x w float32 on the CPU; the C rows are `concepts`, then `contrast`; h x w is
-    the token grid. sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the
-    steps began, rising. layers: L block numbers, of `depth`, the last `singles` of which are single-stream
-    blocks. space: one of SPACES. image_size: (H, W) pixels of the picture; seen_size: those the model was
-    shown, where they are others; patch: how many of these a token covers, the grid may reach beyond the
-    picture's right and lower edge.
+    the token grid. frames: latent frames of a clip; the B pictures are then the frames of one clip after
+    another. compression: how many frames of the video a latent frame stands for; the first stands for one.
+    sigmas: S noise levels in 0..1. progress: S shares of the run, 0 to 1, at which the steps began, rising.
+    layers: L block numbers, of `depth`, the last `singles` of which are single-stream blocks. space: one of
+    SPACES. image_size: (H, W) pixels of the picture; seen_size: those the model was shown, where they are
+    others; patch: how many of these a token covers, the grid may reach beyond the picture's right and lower
+    edge.
     """
 
     concepts: tuple[str, ...]
@@ -50,6 +53,8 @@ class Recording:
     patch: int = 16
     seen_size: tuple[int, int] | None = None
     singles: int = 0
+    frames: int = 1
+    compression: int = 1
 
     def __post_init__(self):
         expected = (len(self.sigmas), len(self.layers), None, len(self.concepts) + len(self.contrast), None, None)
@@ -71,6 +76,10 @@ class Recording:
             raise ValueError(f"layers are {self.layers!r} of {self.depth!r} blocks, {self.singles!r} of them single-stream, and a token "
                              f"covers {self.patch!r} pixels, expected whole numbers, layers rising from 0, and another block before "
                              "the single-stream ones")
+        if not all(type(number) is int and number > 0 for number in (self.frames, self.compression)) or shape[2] % self.frames or \
+                self.compression > MAX_COMPRESSION:
+            raise ValueError(f"{shape[2]} pictures are clips of {self.frames!r} latent frames, each of which stands for "
+                             f"{self.compression!r} of the video's, expected whole numbers from 1 (to {MAX_COMPRESSION}) and whole clips")
         if self.space not in SPACES:
             raise ValueError(f"space is {self.space!r}, expected one of {', '.join(SPACES)}")
         grid = tuple(math.ceil(side / self.patch) for side in self.shown_size)
@@ -117,13 +126,15 @@ class Recorder:
 
     concepts, contrast: names. schedule: the run's noise levels in their order, with the last one that is
     reached. depth: blocks that are looked at, the last `singles` of them single-stream. Calls at the same
-    noise level (several prompts, second-order samplers) are averaged.
+    noise level (several prompts, second-order samplers) are averaged. frames, compression: see Recording.
     """
 
     def __init__(self, concepts, contrast, family: str, defaults: Defaults, schedule, depth: int,
-                 image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES, singles: int = 0):
+                 image_size: tuple[int, int], patch: int = 16, max_bytes: int = MAX_BYTES, singles: int = 0,
+                 frames: int = 1, compression: int = 1):
         self.about: dict[str, Any] = dict(concepts=tuple(concepts), contrast=tuple(contrast), family=family, defaults=defaults,
-                          depth=depth, singles=singles, image_size=tuple(image_size), patch=patch)
+                          depth=depth, singles=singles, image_size=tuple(image_size), patch=patch, frames=frames,
+                          compression=compression)
         self.schedule = [float(s) for s in schedule]
         self.max_bytes, self.stride = max_bytes, 1
         self.steps: dict[float, list[dict[str, Tensor]]] = {}
@@ -145,14 +156,17 @@ class Recorder:
         return float(np.interp(sigma, levels[rising], shares[rising]))
 
     def add(self, sigma: float, scores: dict[str, Tensor]) -> None:
-        """Keep the scores of one model call: space -> L x B x C x N, on any device; copied to the CPU without waiting for it."""
+        """Keep the scores of one model call: space -> L x clips x C x N, on any device; copied to the CPU without waiting for it.
+
+        The N tokens are those of one frame after another.
+        """
         self.steps.setdefault(sigma, []).append({space: to_host(s.detach().float()) for space, s in scores.items()})
         if len(self.steps) == 1:
             steps = max(1, len(self.schedule) - 1)
-            size = sum(s.numel() * 4 for s in scores.values()) * steps
-            if size > self.max_bytes:
-                self.stride = math.ceil(size / self.max_bytes)
-                self.notes.append(f"Recording all {steps} steps would take {size / 1e9:.1f} GB; "
+            size = sum(s.numel() * 4 for s in scores.values())
+            if size * steps > self.max_bytes:
+                self.stride = math.ceil(steps / max(1, self.max_bytes // size))
+                self.notes.append(f"Recording all {steps} steps would take {size * steps / 1e9:.1f} GB; "
                                   f"one step in {self.stride} is recorded instead.")
 
     def finish(self) -> dict[str, Recording]:
@@ -167,9 +181,12 @@ class Recorder:
         for space in self.steps[sigmas[0]][0]:
             means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1
                      else self.steps[s][0][space] for s in sigmas]
-            scores = torch.stack(means).unflatten(-1, self.grid)
-            recordings[space] = Recording(scores=scores, sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
-                                          layers=tuple(range(scores.shape[1])), space=space, **self.about)
+            layers, clips, words, _ = means[0].shape
+            scores = torch.empty(len(sigmas), layers, clips, self.about["frames"], words, *self.grid)
+            for kept, mean in zip(scores, means):
+                kept.copy_(mean.unflatten(-1, (self.about["frames"], *self.grid)).movedim(3, 2))
+            recordings[space] = Recording(scores=scores.flatten(2, 3), sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
+                                          layers=tuple(range(layers)), space=space, **self.about)
         return recordings
 
 

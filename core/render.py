@@ -12,6 +12,7 @@ from torch.nn.functional import max_pool2d
 
 from .saliency import Saliency
 
+_PREVIEWED = 8  # frames of a clip
 _LINE = (0.15, 1.0, 0.55)  # of a mask's edge
 COLORMAPS = ("plasma", "viridis", "cividis", "hot", "bone", "turbo")  # kornia's; the first is the paper's
 
@@ -36,14 +37,21 @@ def overlay(image: Tensor, maps: Tensor, opacity: float = 0.8, colormap: str = C
     return torch.lerp(grey, heatmaps(maps, colormap).to(image), opacity * maps.clamp(0, 1).sqrt()[..., None])
 
 
+def previewed(saliency: Saliency) -> list[int]:
+    """Numbers of the pictures that are shown on a node: all, but of a clip a few frames, evenly from the first to the last."""
+    frames = torch.linspace(0, saliency.frames - 1, min(saliency.frames, _PREVIEWED)).round().int().tolist()
+    return [clip + frame for clip in range(0, len(saliency.maps), saliency.frames) for frame in frames]
+
+
 def tiles(saliency: Saliency, maps: Tensor, image: Tensor | None = None) -> Tensor:
-    """One labelled tile a concept, picture by picture: (B * C) x H' x W x 3. With an image, the heat lies over it.
+    """One labelled tile a concept, picture by picture, of those that are previewed: (B * C) x H' x W x 3. With an image, the heat
+    lies over it.
 
     maps: B x C x H x W, as soft_masks gives them.
     """
     out = []
-    for b, of_picture in enumerate(maps):
-        for c, heat in enumerate(of_picture):
+    for b in previewed(saliency):
+        for c, heat in enumerate(maps[b]):
             if image is None:
                 tile = heatmaps(heat)
             else:
@@ -76,8 +84,13 @@ def _outline(mask: Tensor) -> Tensor:
 
 
 def caption(saliency: Saliency, picture: int, concept: int) -> str:
-    """A concept's name and its presence."""
-    return f"{saliency.concepts[concept]}  {saliency.presence[picture, concept]:.2f}"
+    """A concept's name and its presence, and which frame of a clip it is."""
+    return f"{saliency.concepts[concept]}  {saliency.presence[picture, concept]:.2f}{frame_name(saliency, picture)}"
+
+
+def frame_name(saliency: Saliency, picture: int) -> str:
+    """Which frame of a clip a picture is, to be added to a caption; nothing where there is no clip."""
+    return f"  frame {picture % saliency.frames + 1}" if saliency.frames > 1 else ""
 
 
 def label(picture: Tensor, text: str) -> Tensor:

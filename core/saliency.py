@@ -28,7 +28,9 @@ class Saliency:
     maps: B x C x h x w float32 in 0..1 on the token grid, the share of each concept against all its
     rivals. contrast_maps: B x K x h x w, the same for the contrast concepts that are not shown.
     presence: B x C in 0..1, how surely the concept is in the picture at all. image_size: (H, W) pixels.
-    extent: (H, W) pixels that the grid covers; it may reach beyond the picture.
+    extent: (H, W) pixels that the grid covers; it may reach beyond the picture. frames: of a clip, as many as
+    its video has; the B pictures are then the frames of one clip after another, and a clip's presence is that
+    of its surest frame.
     """
 
     concepts: tuple[str, ...]
@@ -38,6 +40,7 @@ class Saliency:
     presence: Tensor
     contrast: tuple[str, ...]
     contrast_maps: Tensor
+    frames: int = 1
 
     def __post_init__(self):
         expect_words("concepts", self.concepts)
@@ -56,10 +59,17 @@ class Saliency:
                 raise ValueError(f"{name} reach from {float(tensor.min()):g} to {float(tensor.max()):g}, expected 0 to 1")
         if len(grid) != 2 or 0 in grid or not batch:
             raise ValueError(f"maps have shape {tuple(self.maps.shape)}, expected pictures x concepts x height x width, none of them zero")
+        if type(self.frames) is not int or self.frames < 1 or batch % self.frames:
+            raise ValueError(f"{batch} pictures are clips of {self.frames!r} frames, expected a whole number from 1 and whole clips")
 
     def index(self, concept: str) -> int:
         """The row of a concept; see core.concepts.row_of."""
         return row_of(concept, self.concepts)
+
+    @property
+    def counted(self) -> str:
+        """How many pictures there are, for messages."""
+        return str(len(self.maps)) if self.frames == 1 else f"{len(self.maps)} ({self.frames} frames a clip)"
 
     def at_size(self, image_size: tuple[int, int]) -> Saliency:
         """The same maps for the same picture at another size (H, W), enlarged or reduced as a whole."""
@@ -73,7 +83,8 @@ class Saliency:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file."""
-        about = {"concepts": self.concepts, "image_size": self.image_size, "extent": self.extent, "contrast": self.contrast}
+        about = {"concepts": self.concepts, "image_size": self.image_size, "extent": self.extent, "contrast": self.contrast,
+                 "frames": self.frames}
         tensors = {"maps": self.maps, "presence": self.presence, "contrast_maps": self.contrast_maps}
         save_file({k: v.contiguous() for k, v in tensors.items()}, path,
                   metadata={"format": _FORMAT, "saliency": json.dumps(about)})
@@ -84,7 +95,7 @@ class Saliency:
         tensors, about = read_safetensors(path, _FORMAT, "saliency", ("maps", "presence", "contrast_maps"))
         try:
             stored: dict[str, Any] = dict(tensors)
-            words: dict[str, Any] = {k: tuple(v) for k, v in about.items()}
+            words: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about.items()}
             return cls(**stored, **words)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a usable saliency file: {error}") from error
@@ -96,7 +107,8 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
 
     layers: see parse_layers. start, end: share of the run, 0 to 1, whose steps count; the whole run
     means the family's default window. temperature: divides the scores before the softmax over
-    concepts, 0 for the family's own. Raises ValueError when no layer or step is left.
+    concepts, 0 for the family's own. Of a clip, every frame of the video has the maps of the latent frame that
+    stands for it. Raises ValueError when no layer or step is left.
     """
     defaults = recording.defaults
     rows = parse_layers(layers, recording.layers, defaults.layers(recording.depth, recording.singles))
@@ -107,22 +119,32 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
         seen = ", ".join(f"{p:.2f}" for p in recording.progress)
         raise ValueError(f"No recorded step lies between {start:g} and {end:g}, the start and the end that were asked for. "
                          f"Recorded steps began at: {seen}.")
-    scores = recording.scores[steps][:, rows]
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
+    clips = recording.scores.shape[2] // recording.frames
+    maps = torch.cat([averaged(part[steps][:, rows], temperature or defaults.temperature, defaults.softmax_first)
+                      for part in recording.scores.split(clips, dim=2)])  # a video's frames one by one: they are large
+    count = len(recording.concepts)
+    extent = maps.shape[-2] * recording.patch, maps.shape[-1] * recording.patch
+    stands_for = torch.tensor([1, *[recording.compression] * (recording.frames - 1)])
+    maps = maps.unflatten(0, (clips, recording.frames)).repeat_interleave(stands_for, dim=1).flatten(0, 1)
+    shown = Saliency(recording.concepts, maps[:, :count], recording.shown_size, extent, presence(maps[:, :count]),
+                     recording.contrast, maps[:, count:], int(stands_for.sum()))
+    return shown.at_size(recording.image_size)
+
+
+def averaged(scores: Tensor, temperature: float, softmax_first: bool) -> Tensor:
+    """Scores S x L x B x C x h x w -> maps B x C x h x w: softmax over concepts, mean over steps and layers.
+
+    Raises ValueError where scores are not finite.
+    """
     if not torch.isfinite(scores).all():
         raise ValueError("The model's own numbers are not finite here: it has computed NaN, as when a picture comes out black in float16. "
                          "Sample in bfloat16 or float32, or leave out what causes it.")
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
-    scores = scores / (temperature or defaults.temperature)
-    if defaults.softmax_first:
-        maps = scores.softmax(dim=3).mean(dim=(0, 1))
-    else:
-        maps = scores.mean(dim=(0, 1)).softmax(dim=1)
-    count = len(recording.concepts)
-    extent = maps.shape[-2] * recording.patch, maps.shape[-1] * recording.patch
-    shown = Saliency(recording.concepts, maps[:, :count], recording.shown_size, extent, presence(maps[:, :count]),
-                     recording.contrast, maps[:, count:])
-    return shown.at_size(recording.image_size)
+    scores = scores / temperature
+    if softmax_first:
+        return scores.softmax(dim=3).mean(dim=(0, 1))
+    return scores.mean(dim=(0, 1)).softmax(dim=1)
 
 
 def presence(maps: Tensor) -> Tensor:

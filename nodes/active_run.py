@@ -61,8 +61,9 @@ class ActiveRun:
             return None
         if not window[1] <= sigma <= window[0] or not self.recorder.wants(sigma):
             return None
-        if x.shape[-2:] != self.shape[-2:]:
-            self.notes["Prompts that apply to an area only are not recorded; use masked prompts to have them recorded."] = None
+        if x.shape[2:] != self.shape[2:]:
+            self.notes["Prompts that apply to an area only are not recorded; use masked prompts to have them recorded. Context windows "
+                       "over a video are not recorded, either."] = None
             return None
         self.seen.update((sigma, names[i]) for i in positive)
         batch = x.shape[0] // len(conds)

@@ -73,7 +73,8 @@ class Capture:
         latent_pixels = self.family.PIXELS // self.family.PATCH
         recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS,
-                            singles=depth - len(self.family.blocks(transformer)))
+                            singles=depth - len(self.family.blocks(transformer)), frames=math.prod(noise.shape[2:-2]),
+                            compression=getattr(self.family, "COMPRESSION", 1))
         outer, self.run = self.run, ActiveRun(recorder, self.inputs.vectors, tuple(noise.shape), guider)
         try:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -119,7 +120,7 @@ class Capture:
     def watching(self, transformer, options: dict, x: Tensor) -> dict:
         """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number,
         or, where it tells none, by the order in which attentions over text and picture come."""
-        image_tokens = math.prod(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])
+        image_tokens = math.prod((*x.shape[2:-2], *(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])))
         seen: dict = {}
         override = options.get("optimized_attention_override")
         if getattr(self.family, "BARE", False):

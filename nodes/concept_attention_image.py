@@ -59,7 +59,10 @@ class ConceptAttentionImage(io.ComfyNode):
 
 
 def encode(vae, image: torch.Tensor | None, megapixels: float, family) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Latents B x channels (x 1 frame) x h x w of pictures, and the (H, W) in pixels in which they are shown to the model."""
+    """Latents B x channels (x 1 frame) x h x w of pictures, and the (H, W) in pixels in which they are shown to the model.
+
+    To a model for videos each picture is a video of one frame.
+    """
     if vae is None or image is None:
         raise ValueError("There is no picture to look at. Connect 'vae' and 'image', or a 'latent' in their place.")
     if image.ndim != 4 or 0 in image.shape:
@@ -78,7 +81,9 @@ def from_latent(model, latent: dict, vae, image, family) -> tuple[torch.Tensor, 
     channels, frames = form.latent_channels, (1,) if form.latent_dimensions == 3 else ()
     if frames and encoded.ndim == 4:
         encoded = encoded.unsqueeze(2)
-    if encoded.ndim != 4 + len(frames) or 0 in encoded.shape or encoded.shape[1:-2] != (channels, *frames):
+    if getattr(family, "COMPRESSION", 1) > 1:
+        frames = encoded.shape[2:-2]  # a video's
+    if encoded.ndim != form.latent_dimensions + 2 or 0 in encoded.shape or encoded.shape[1:-2] != (channels, *frames):
         raise ValueError(f"'latent' has the shape {tuple(encoded.shape)}; expected pictures x {channels} channels x height x width. "
                          "Encode the picture with the VAE that belongs to the model.")
     return encoded, tuple(side * family.PIXELS // family.PATCH for side in encoded.shape[-2:])

@@ -1,5 +1,6 @@
 """Concept Saliency: from a recorded sampling run to heatmaps and soft masks."""
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..core import render
@@ -50,11 +51,11 @@ class ConceptSaliency(io.ComfyNode):
         result = saliency(recording, layers, start_percent, end_percent, temperature)
         if image is not None:
             if image.shape[0] not in (1, result.maps.shape[0]):
-                raise ValueError(f"'image' holds {image.shape[0]} pictures, but {result.maps.shape[0]} were recorded. "
+                raise ValueError(f"'image' holds {image.shape[0]} pictures, but {result.counted} were recorded. "
                                  "Connect the pictures decoded from the same latent.")
             result = result.at_size(tuple(image.shape[1:3]))
         masks = soft_masks(result)
-        heatmaps = render.heatmaps(masks).flatten(0, 1)
+        heatmaps = torch.cat([render.heatmaps(of_picture) for of_picture in masks])  # one by one: a video has many
         tell(cls, warnings)
         preview = ui.PreviewImage(render.tiles(result, masks, image), cls=cls).as_dict()
         preview |= explorer.data(result, image, recording=recording, layers=layers, temperature=temperature)

@@ -24,11 +24,12 @@ def data(saliency: Saliency, image: Tensor | None, **settings) -> dict:
     """
     folder, name = Path(folder_paths.get_temp_directory()), f"concept_explorer_{uuid4().hex}"
     folder.mkdir(parents=True, exist_ok=True)
-    count = explore.save(folder / f"{name}.safetensors", saliency, **settings)
-    if not count:
+    numbers = explore.save(folder / f"{name}.safetensors", saliency, **settings)
+    if not numbers:
         return {}
     pictures = []
     if image is not None:
-        rounding = image[:count, ..., :3] + 0.5 / 255  # the host cuts off what 8 bits do not hold; edges follow the picture here, too
+        shown = image if len(image) == 1 else image[numbers]
+        rounding = shown[..., :3] + 0.5 / 255  # the host cuts off what 8 bits do not hold; edges follow the picture here, too
         pictures = ui.ImageSaveHelper.save_images(rounding, name, io.FolderType.temp, None, 1)
     return {"concept_explorer": [{"filename": f"{name}.safetensors", "subfolder": "", "type": "temp", "pictures": pictures}]}

@@ -31,7 +31,7 @@ class ConceptSaliencyOverlay(io.ComfyNode):
     @classmethod
     def execute(cls, saliency, image, colormap, opacity, legend) -> io.NodeOutput:
         if len(image) not in (1, len(saliency.maps)):
-            raise ValueError(f"'image' holds {len(image)} pictures, but the saliency is of {len(saliency.maps)}. "
+            raise ValueError(f"'image' holds {len(image)} pictures, but the saliency is of {saliency.counted}. "
                              "Connect the pictures that the saliency was made from.")
         sized = saliency.at_size(tuple(image.shape[1:3]))
         out = []
@@ -40,5 +40,6 @@ class ConceptSaliencyOverlay(io.ComfyNode):
             for c, heat in enumerate(maps):
                 over = render.overlay(picture, heat[None], opacity, colormap)[0]
                 out.append(render.label(over, render.caption(saliency, b, c)) if legend else over)
-        result = torch.stack(out)
-        return io.NodeOutput(result, ui=ui.PreviewImage(result, cls=cls))
+        result, count = torch.stack(out), len(saliency.concepts)
+        shown = [b * count + c for b in render.previewed(saliency) for c in range(count)]
+        return io.NodeOutput(result, ui=ui.PreviewImage(result[shown], cls=cls))

@@ -32,4 +32,4 @@ class ConceptSaliencySegmentation(io.ComfyNode):
         label = regions.labels(saliency, image)
         picture = render.segmentation(label, saliency.concepts)
         masks = regions.disjoint_masks(label, len(saliency.concepts)).flatten(0, 1)
-        return io.NodeOutput(picture, masks, ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(picture, masks, ui=ui.PreviewImage(picture[render.previewed(saliency)], cls=cls))

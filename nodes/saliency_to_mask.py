@@ -9,6 +9,7 @@ from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by, rarely_used
 from .warnings import tell
 
 LOW_PRESENCE = 0.3
+EMPTY = 1e-4  # of the picture: a mask below it
 UNSHAPED = masks.Shaping()
 
 
@@ -65,28 +66,36 @@ class ConceptSaliencyToMask(io.ComfyNode):
         mask = masks.mask(saliency, concept, method, threshold, shaping, image if refine else None)
         rows = rows_of(concept, saliency.concepts)
         name = " + ".join(saliency.concepts[row] for row in rows)
-        presence = saliency.presence[:, rows].amax(dim=1).tolist()
-        shares = mask.mean(dim=(1, 2)).tolist()
-        preview = render.mask_tiles(mask, image, [f"{name}  {value:.2f}" for value in presence])
-        tell(cls, *findings(name, presence, [1 - share for share in shares] if invert else shares, method, threshold, shaping))
+        presence, shares = saliency.presence[:, rows].amax(dim=1), mask.mean(dim=(1, 2))
+        picked = render.previewed(saliency)
+        captions = [f"{name}  {presence[number]:.2f}{render.frame_name(saliency, number)}" for number in picked]
+        preview = render.mask_tiles(mask[picked], image if image is None or len(image) == 1 else image[picked], captions)
+        tell(cls, *findings(name, presence.tolist(), (1 - shares if invert else shares).tolist(), method, threshold, shaping,
+                            saliency.frames))
         shown = ui.PreviewImage(preview, cls=cls).as_dict() | explorer.data(saliency, image, exact=True)
-        return io.NodeOutput(mask, max(presence), ui=shown)
+        return io.NodeOutput(mask, float(presence.max()), ui=shown)
 
 
 def findings(name: str, presence: list[float], shares: list[float], method: str, threshold: float,
-             shaping: masks.Shaping = UNSHAPED) -> tuple[list[str], list[str]]:
-    """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture."""
+             shaping: masks.Shaping = UNSHAPED, frames: int = 1) -> tuple[list[str], list[str]]:
+    """Warnings and remarks: presence, and the share of the picture that is the concept's, for each picture, or for each clip of
+    `frames` pictures: the surest frame's presence, and the share of all."""
     warnings, remarks, advice = [], [], []
-    for number, (there, share) in enumerate(zip(presence, shares), 1):
-        of = f" in picture {number}" if len(shares) > 1 else ""
-        if share < 1e-4:
+    kind = "picture" if frames == 1 else "clip"
+    clips = [slice(first, first + frames) for first in range(0, len(shares), frames)]
+    for number, clip in enumerate(clips, 1):
+        there, seen = max(presence[clip]), [share >= EMPTY for share in shares[clip]]
+        share = sum(shares[clip]) / frames
+        of = f" in {kind} {number}" if len(clips) > 1 else ""
+        if not any(seen):
             warnings.append(f"The mask of '{name}' is empty{of} (presence {there:.2f}).")
             advice = [why_empty(method, threshold, shaping)]  # once for all pictures
             continue
         if there < LOW_PRESENCE:
-            warnings.append(f"'{name}' may not be{of or ' in the picture'}: presence is {there:.2f}. Look at its heatmap "
+            warnings.append(f"'{name}' may not be{of or f' in the {kind}'}: presence is {there:.2f}. Look at its heatmap "
                             "before you use the mask.")
-        remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the picture")
+        when = f", in {sum(seen)} of {frames} frames" if frames > 1 else ""
+        remarks.append(f"'{name}'{of}: presence {there:.2f}, {share:.0%} of the {kind}{when}")
     if method not in masks.THRESHOLDED and threshold != 0.5:
         remarks.append(f"'threshold' is for the methods {' and '.join(masks.THRESHOLDED)} only; {method} does not use it.")
     return warnings + advice, remarks

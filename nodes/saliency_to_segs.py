@@ -35,7 +35,7 @@ class ConceptSaliencyToSEGS(io.ComfyNode):
     @classmethod
     def execute(cls, saliency, image, crop_factor) -> io.NodeOutput:
         if len(image) != len(saliency.maps):
-            raise ValueError(f"'image' holds {len(image)} pictures, but the saliency is of {len(saliency.maps)}. "
+            raise ValueError(f"'image' holds {len(image)} pictures, but the saliency is of {saliency.counted}. "
                              "Connect the pictures that the saliency was made from.")
         height, width = image.shape[1:3]
         labels = regions.labels(saliency.at_size((height, width)), image)

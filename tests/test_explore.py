@@ -30,7 +30,7 @@ def read(path):
 def test_maps_names_and_colours(tmp_path, exact):
     recording = recorded()
     shown = saliency(recording, "all", temperature=2.0)
-    assert explore.save(tmp_path / "file", shown, exact, recording, "all", 2.0) == 2
+    assert explore.save(tmp_path / "file", shown, exact, recording, "all", 2.0) == [0, 1]
     tensors, about = read(tmp_path / "file")
     assert about == {"concepts": ["cat", "<b>"], "contrast": ["x", "y", "z"], "image_size": [61, 96], "extent": [64, 96],
                      "progress": list(recording.progress)}
@@ -53,7 +53,7 @@ def test_never_more_than_the_limit(tmp_path, monkeypatch):
     shown, picture = saliency(recording), 5 * 4 * 6
     for limit, moments, pictures in ((11 * 2 * picture, 10, 2), (9 * picture, 3, 2), (4 * picture, 1, 2), (3 * picture - 1, 1, 1)):
         monkeypatch.setattr(explore, "MAX_BYTES", limit)
-        assert explore.save(tmp_path / "file", shown, recording=recording) == pictures
+        assert explore.save(tmp_path / "file", shown, recording=recording) == list(range(pictures))
         tensors, about = read(tmp_path / "file")
         assert tensors["maps"].shape[:2] == (moments, pictures) and tensors["maps"].nbytes + tensors["rest"].nbytes <= limit
         assert len(tensors["presence"]) == pictures and len(about["progress"]) == moments - 1
@@ -61,7 +61,7 @@ def test_never_more_than_the_limit(tmp_path, monkeypatch):
     explore.save(tmp_path / "file", shown, recording=recording)
     assert read(tmp_path / "file")[1]["progress"] == [recording.progress[0], recording.progress[-1]]
     monkeypatch.setattr(explore, "MAX_BYTES", 2 * picture - 1)
-    assert explore.save(tmp_path / "none", shown, recording=recording) == 0 and not (tmp_path / "none").exists()
+    assert explore.save(tmp_path / "none", shown, recording=recording) == [] and not (tmp_path / "none").exists()
 
 
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
