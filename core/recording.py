@@ -171,12 +171,15 @@ class Recorder:
 
     def finish(self) -> dict[str, Recording]:
         """The recordings of the run, one a space. Empty when no step was seen."""
-        if not self.steps:
+        return self.recordings(sorted(self.steps, key=self.progress))
+
+    def recordings(self, sigmas: Sequence[float]) -> dict[str, Recording]:
+        """The same of some noise levels that have been seen, in the order of the run; waits until their scores have arrived."""
+        if not sigmas:
             return {}
         if torch.cuda.is_initialized():
             for device in range(torch.cuda.device_count()):
                 torch.cuda.synchronize(device)  # the copies of `to_host` have arrived
-        sigmas = sorted(self.steps, key=self.progress)
         recordings = {}
         for space in self.steps[sigmas[0]][0]:
             means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1

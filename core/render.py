@@ -25,6 +25,11 @@ def _colours(colormap: str) -> Tensor:
     return ColorMap(base=colormap, num_colors=256).colors.T.contiguous()
 
 
+@lru_cache
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
 def heatmaps(maps: Tensor, colormap: str = COLORMAPS[0]) -> Tensor:
     """Maps ... x H x W in 0..1 -> colours ... x H x W x 3. The scale is absolute: 0 is the first colour, 1 the last."""
     return _colours(colormap)[(maps.clamp(0, 1) * 255).round().long()]
@@ -100,8 +105,8 @@ def label(picture: Tensor, text: str) -> Tensor:
     """
     height, width, _ = picture.shape
     largest, smallest = (max(12, round(min(height, width) / part)) for part in (9, 16))
-    size = next((s for s in range(largest, smallest, -1) if ImageFont.load_default(s).getlength(text) <= width - s), smallest)
-    font = ImageFont.load_default(size)
+    size = next((s for s in range(largest, smallest, -1) if _font(s).getlength(text) <= width - s), smallest)
+    font = _font(size)
     while len(text) > 1 and font.getlength(text) > width - size:
         text = text[:-2] + "…"
     bar = Image.new("RGB", (width, round(largest * 1.6)), (24, 24, 28))  # of one height, so that tiles of a row line up
@@ -150,7 +155,7 @@ def with_legend(pictures: Tensor, names: tuple[str, ...], colours: Tensor) -> Te
     """Pictures B x H x W x 3 with a strip of colour keys (C x 3) and names below them, in as many lines as it takes."""
     _, height, width, _ = pictures.shape
     size = max(12, round(min(height, width) / 24))
-    font, gap = ImageFont.load_default(size), size // 2
+    font, gap = _font(size), size // 2
     lines: list[list[tuple[float, str, tuple[int, ...]]]] = [[]]
     x: float = gap
     for name, colour in zip(names, colours):

@@ -122,7 +122,8 @@ def saliency(recording: Recording, layers: str = "auto", start: float = 0.0, end
     if temperature < 0:
         raise ValueError(f"temperature is {temperature:g}, expected 0 (the model's own) or more")
     clips = recording.scores.shape[2] // recording.frames
-    maps = torch.cat([averaged(part[steps][:, rows], temperature or defaults.temperature, defaults.softmax_first)
+    chosen = torch.tensor(steps)[:, None], rows  # both at once: nothing is copied that is not used
+    maps = torch.cat([averaged(part[chosen], temperature or defaults.temperature, defaults.softmax_first)
                       for part in recording.scores.split(clips, dim=2)])  # a video's frames one by one: they are large
     count = len(recording.concepts)
     extent = maps.shape[-2] * recording.patch, maps.shape[-1] * recording.patch

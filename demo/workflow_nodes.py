@@ -85,7 +85,7 @@ KINDS = {
     # this pack's
     "ConceptSaliencyDemoModel": _kind("", "model clip vae", 0, 340, "ours"),
     "ConceptAttentionApply": _kind("model clip", "model recordings:CONCEPT_RECORDINGS", 90, 380, "ours", **_WORDS, start_percent=0.0,
-                                   end_percent=1.0, **_METHOD, blocks="auto"),
+                                   end_percent=1.0, **_METHOD, blocks="auto", live_preview=False),
     "ConceptAttentionImage": _kind("model clip vae image latent conditioning", "recordings:CONCEPT_RECORDINGS", 90, 380, "ours", **_WORDS,
                                    noise_level=0.5, samples=1, seed=0, control_after_generate="fixed", **_METHOD, megapixels=1.0,
                                    blocks="auto"),

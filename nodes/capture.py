@@ -23,6 +23,7 @@ from ..core.recording import Recorder
 from ..core.stream import ConceptStream
 from . import compiled
 from .active_run import ActiveRun, Call
+from .live_preview import LivePreview
 from .runs import ConceptRuns, Fingerprint
 
 KEY = "concept_saliency"
@@ -37,14 +38,15 @@ class Capture:
     """What one Concept Attention node adds to a model. Between runs it holds the concept vectors and nothing else.
 
     family: a naming, see core/families. inputs: see core.concepts.ConceptInputs. window: noise levels between which
-    is recorded. image_size: of an existing picture; then a call stops when all of it has been seen.
+    is recorded. image_size: of an existing picture; then a call stops when all of it has been seen. preview: shows the
+    maps so far while sampling, see live_preview.py.
     """
 
     def __init__(self, family, inputs: ConceptInputs, defaults: Defaults, window: tuple[float, float], runs: ConceptRuns,
-                 image_size: tuple[int, int] | None = None):
+                 image_size: tuple[int, int] | None = None, preview: LivePreview | None = None):
         self.family, self.inputs, self.defaults, self.window, self.runs = family, inputs, defaults, window, runs
         self.singles = defaults.singles_of(inputs.blocks)
-        self.image_size = image_size
+        self.image_size, self.preview = image_size, preview
         self.run: ActiveRun | None = None
         self.order: tuple[str, ...] = ()  # of what the transformer is called with
         self.local = threading.local()  # its `call`: devices that share a run have a thread each
@@ -62,7 +64,7 @@ class Capture:
         for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
             model.remove_wrappers_with_key(kind, KEY)
 
-    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
         guider = executor.class_obj
         compiled.check(guider.model_options, getattr(self.family, "BARE", False))
@@ -75,9 +77,11 @@ class Capture:
                             self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS,
                             singles=depth - len(self.family.blocks(transformer)), frames=math.prod(noise.shape[2:-2]),
                             compression=getattr(self.family, "COMPRESSION", 1))
+        if self.preview is not None:
+            callback = self.preview.after(callback, recorder)
         outer, self.run = self.run, ActiveRun(recorder, self.inputs.vectors, tuple(noise.shape), guider)
         try:
-            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, **kwargs)
             self.runs.keep(self.run.close(Fingerprint.of(samples)))
             return samples
         finally:

@@ -31,6 +31,7 @@ from ..core.families.z_image import comfyui as z_image
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
+from .live_preview import LivePreview
 from .runs import ConceptRuns, Fingerprint, Run
 
 try:
@@ -86,15 +87,15 @@ def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
     return encode
 
 
-def patch(model, family, inputs: ConceptInputs, window: tuple[float, float], runs: ConceptRuns):
+def patch(model, family, inputs: ConceptInputs, window: tuple[float, float], runs: ConceptRuns, preview: LivePreview | None = None):
     """A clone of the MODEL that records every sampling run into `runs`; the pictures stay the same to the last bit.
 
-    family: as family_of gives it. window: start and end as shares of sampling, 0 to 1.
+    family: as family_of gives it. window: start and end as shares of sampling, 0 to 1. preview: shows the maps so far.
     """
     patched = model.clone()
     sampling = patched.get_model_object("model_sampling")
     sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
-    Capture(family, inputs, defaults_of(patched, family), sigmas, runs).attach_to(patched)
+    Capture(family, inputs, defaults_of(patched, family), sigmas, runs, preview=preview).attach_to(patched)
     return patched
 
 

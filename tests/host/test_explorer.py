@@ -396,6 +396,83 @@ def test_saved_closed_and_opened_again(page, server):
     assert iou(flow.drawn_mask(), drawn) >= 0.98 and not page.errors
 
 
+def test_what_was_chosen_is_there_again_when_a_saved_workflow_is_opened(page, server):
+    flow = Explorers(page, server)
+    flow.run()
+    flow.look_at(flow.maps)
+    page.locator(".ce-panel .ce-row", has_text="sand").first.click()
+    opacity, step = flow.slide(flow.maps, "opacity", 0.4), flow.slide(flow.maps, "step", 2 / 6)
+    kept = {"concept": "sand", "opacity": opacity, "step": step + 1}
+    saved = json.loads(flow.js("() => JSON.stringify(app.graph.serialize())"))  # as it is in a file
+    assert next(node for node in saved["nodes"] if node["id"] == flow.maps)["properties"]["concept_explorer"] == kept
+    assert "sand" not in flow.js("async id => JSON.stringify((await app.graphToPrompt()).output[id])", flow.maps)
+    flow.load(json.loads((REPOSITORY / "workflows" / "quickstart_demo.json").read_text(encoding="utf-8")))
+    flow.load(saved)
+    flow.run()  # what ran before is not run again
+    state = lambda: flow.panel(flow.maps, "p => [p.maps.names[p.row], p.opacity, p.moment]")  # noqa: E731
+    shown = """p => [p.list.querySelector('[aria-checked=true] .ce-name').textContent,
+        p.sliders.opacity.input.value, p.sliders.step.input.value]"""
+    assert state() == ["sand", opacity, step + 1]
+    assert flow.panel(flow.maps, shown) == ["sand", f"{opacity:g}", f"{step:g}"]
+    for foreign in ({"concept": "dragon", "opacity": "wide", "step": 99}, {"concept": 7, "opacity": -1, "step": 1.5}, "text", [1]):
+        next(node for node in saved["nodes"] if node["id"] == flow.maps)["properties"]["concept_explorer"] = foreign
+        flow.load(saved)
+        flow.run()
+        assert state() == ["balloon", 0.8, 0]
+    assert not page.errors
+
+
+def test_concepts_behind_the_borders_of_subgraphs_are_known_before_a_run(page, server):
+    """Concept Attention in a subgraph, then what reads it in another, then one in the other; the words typed on the border."""
+    flow = Explorers(page, server)
+    chips = """path => { let graph = app.graph, node;
+        for (const id of path) { node = graph.getNodeById(id); graph = node.subgraph ?? graph; }
+        const panel = node.widgets.find(w => w.name === 'concept_explorer').panel; panel.sync();
+        return [...panel.chips.children].map(chip => chip.textContent) }"""
+    enclose = """([path, types]) => { let graph = app.graph; for (const id of path) graph = graph.getNodeById(id).subgraph;
+        const { node } = graph.convertToSubgraph(new Set(graph.nodes.filter(one => types.includes(one.type))));
+        return [...path, node.id, ...node.subgraph.nodes.filter(one => one.type === 'ConceptSaliencyToMask').map(one => one.id)] }"""
+    words = ["balloon", "tree", "sand"]
+    assert flow.js(chips, [flow.mask]) == words
+    outer = flow.js(enclose, [[], ["ConceptAttentionApply"]])
+    assert flow.js(chips, [flow.mask]) == words
+    inner = flow.js(enclose, [[], ["ConceptSaliency", "ConceptSaliencyToMask"]])
+    assert len(inner) == 2 and flow.js(chips, inner) == words
+    deeper = flow.js(enclose, [inner[:1], ["ConceptSaliencyToMask"]])
+    assert len(deeper) == 3 and flow.js(chips, deeper) == words
+    whole = flow.js("""async types => { const types_of = node => types.includes(node.type) || node.subgraph;
+        const { node } = app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(types_of))); return node.id }""", ["CLIPTextEncode"])
+    assert flow.js(chips, [whole, *deeper]) == words
+    flow.js("""([whole, apply]) => { const graph = app.graph.getNodeById(whole).subgraph, inner = graph.getNodeById(apply).subgraph;
+        inner.nodes.find(n => n.type === 'ConceptAttentionApply').widgets.find(w => w.name === 'concepts').value = 'moon, sea' }""",
+            [whole, outer[0]])
+    assert flow.js(chips, [whole, *deeper]) == ["moon", "sea"]
+    keep(page, "subgraphs")
+    assert not page.errors
+
+
+def test_concepts_that_are_typed_on_a_subgraphs_border(page, server):
+    flow = Explorers(page, server)
+    chips = """id => { const {panel} = app.graph.getNodeById(id).widgets.find(w => w.name === 'concept_explorer'); panel.sync();
+        return [...panel.chips.children].map(c => c.textContent) }"""
+    border = flow.js("""() => { const { node } = app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(
+        one => one.type === 'ConceptAttentionApply'))); const inner = node.subgraph.nodes[0];
+        const slot = inner.inputs.findIndex(input => input.name === 'concepts');
+        const input = node.subgraph.addInput('concepts', 'STRING'); input.connect(inner.inputs[slot], inner); return node.id }""")
+    page.wait_for_timeout(500)
+    typed = flow.js("""id => { const node = app.graph.getNodeById(id), widget = node.widgets.find(w => w.name === 'concepts');
+        if (!widget) return false; widget.value = 'moon, sea'; return widget.value }""", border)
+    assert typed == "moon, sea"
+    assert flow.js(chips, flow.mask) == ["moon", "sea"]
+    prompt = flow.js("""async () => Object.values((await app.graphToPrompt()).output).find(
+        n => n.class_type === 'ConceptAttentionApply').inputs""")
+    assert prompt["concepts"] == "moon, sea"  # the frontend takes the same for what is typed
+    flow.js("""id => { const text = LiteGraph.createNode('PrimitiveStringMultiline'); app.graph.add(text);
+        const node = app.graph.getNodeById(id); text.connect(0, node, node.inputs.findIndex(i => i.name === 'concepts')) }""", border)
+    assert flow.js(chips, flow.mask) == []  # made by another node: known after a run
+    assert not page.errors
+
+
 def test_two_explorers_do_not_mix(page, server):
     flow = Explorers(page, server)
     other = flow.js("""id => { const first = app.graph.getNodeById(id), second = LiteGraph.createNode('ConceptSaliency');

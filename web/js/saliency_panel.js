@@ -4,9 +4,11 @@ import { Stage, eachFrame, make, percent, pixelsOf, slider } from "./elements.js
 import { say } from "./texts.js";
 
 const SIDE = 512; // pixels at most that are painted
+const KEPT = "concept_explorer"; // the property of the node that holds what was chosen, so that a saved workflow has it
 
 export class SaliencyPanel {
-  constructor() {
+  constructor(node) {
+    this.node = node;
     this.moment = this.picture = this.row = 0;
     this.opacity = 0.8; // as in core/render.py
     this.paint = eachFrame(() => this.painted());
@@ -20,12 +22,14 @@ export class SaliencyPanel {
     });
     this.caption = make("div", { class: "ce-caption", role: "status" });
     this.list = make("div", { class: "ce-list", role: "radiogroup", "aria-label": say("concepts") });
-    const remember = (name) => (value) => ((this[name] = value), this.refresh());
     this.sliders = {
-      opacity: slider("opacity", { min: 0, max: 1, step: 0.01, value: this.opacity, text: percent }, remember("opacity")),
-      step: slider("step", { min: 0, max: 0, step: 1, value: 0, text: (at) => this.stepName(at) }, (at) => {
+      opacity: slider("opacity", { min: 0, max: 1, step: 0.01, value: this.opacity, text: percent }, (opacity, done) => {
+        this.opacity = opacity;
+        this.refresh(done);
+      }),
+      step: slider("step", { min: 0, max: 0, step: 1, value: 0, text: (at) => this.stepName(at) }, (at, done) => {
         this.moment = at === this.maps.progress.length ? 0 : at + 1;
-        this.refresh();
+        this.refresh(done);
       }),
       picture: slider("picture", { min: 1, max: 1, step: 1, value: 1 }, (number) => ((this.picture = number - 1), this.refresh())),
     };
@@ -44,10 +48,10 @@ export class SaliencyPanel {
 
   /** maps: see maps.js; pictures: images, none where the node has none. */
   show(maps, pictures) {
-    Object.assign(this, { maps, pictures, moment: 0, greys: new Map() });
-    this.row = Math.min(this.row, maps.names.length - 1);
+    Object.assign(this, { maps, pictures, greys: new Map() }, this.chosen(maps));
     this.picture = Math.min(this.picture, maps.pictures - 1);
-    this.sliders.step.set(maps.progress.length, { max: maps.progress.length });
+    this.sliders.opacity.set(this.opacity);
+    this.sliders.step.set(this.moment ? this.moment - 1 : maps.progress.length, { max: maps.progress.length });
     this.sliders.picture.set(this.picture + 1, { max: maps.pictures });
     this.sliders.step.element.hidden = !maps.progress.length;
     this.sliders.picture.element.hidden = maps.pictures < 2;
@@ -56,9 +60,26 @@ export class SaliencyPanel {
     this.refresh();
   }
 
-  refresh() {
+  refresh(chosen = false) {
+    if (chosen) this.keep();
     this.rank();
     this.paint();
+  }
+
+  /** Write what was chosen into the node: the concept by its name; step 0 is "all". */
+  keep() {
+    const { maps, row, opacity, moment } = this;
+    (this.node.properties ??= {})[KEPT] = { concept: maps.names[row], opacity, step: moment };
+  }
+
+  /** What was chosen, as far as it is among these maps; whatever a workflow's file holds. */
+  chosen(maps) {
+    const { concept, opacity, step } = this.node.properties?.[KEPT] ?? {};
+    return {
+      row: Math.max(0, maps.names.indexOf(concept)),
+      opacity: opacity >= 0 && opacity <= 1 ? Number(opacity) : this.opacity,
+      moment: Number.isInteger(step) && step > 0 && step < maps.moments ? step : 0,
+    };
   }
 
   /** A row of the list: number, name, bar, value. */
@@ -72,7 +93,7 @@ export class SaliencyPanel {
 
   choose(row) {
     this.row = row;
-    this.refresh();
+    this.refresh(true);
   }
 
   digit(key) {
