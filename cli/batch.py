@@ -27,6 +27,7 @@ EXAMPLES = options.examples(
     'concept-saliency batch photos --concepts "cat, sand" --out results',
     'concept-saliency batch photos --concepts "robot|person" --export stem --out masks',
     "accelerate launch --multi_gpu --num_processes 4 --module concept_saliency.cli batch photos --concepts cat")
+EARLIER = {"blocks": "double"}  # what was done before it could be chosen, for folders whose settings do not say it
 
 
 class Results:
@@ -94,9 +95,11 @@ def settle(out: Path, found: dict | None, settings: dict) -> None:
     """Remember what was asked. Raises ValueError when this folder holds the results of something else."""
     if found is None:
         place.write_json(out / place.SETTINGS, settings)
-    elif found != settings:
-        differing = ", ".join(key for key in settings if found.get(key) != settings[key])
-        raise ValueError(f"'{out}' holds results of other settings ({differing}). Choose another --out, "
+        return
+    before, now = ({**EARLIER, **given, **given.get("look", {})} for given in (found, settings))
+    differing = [f"{key}: {before.get(key)!r}, now {now[key]!r}" for key in now if key != "look" and before.get(key) != now[key]]
+    if differing:
+        raise ValueError(f"'{out}' holds results of other settings ({'; '.join(differing)}). Choose another --out, "
                          "or the same settings to go on where it stopped.")
 
 

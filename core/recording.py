@@ -161,7 +161,7 @@ class Recorder:
         The N tokens are those of one frame after another.
         """
         self.steps.setdefault(sigma, []).append({space: to_host(s.detach().float()) for space, s in scores.items()})
-        if len(self.steps) == 1:
+        if len(self.steps) == 1 and self.stride == 1:  # of the first step, whose size tells that of all
             steps = max(1, len(self.schedule) - 1)
             size = sum(s.numel() * 4 for s in scores.values())
             if size * steps > self.max_bytes:

@@ -122,6 +122,11 @@ def _products(rows: Tensor, columns: Tensor) -> Tensor:
     return products[:, :-1] + products[:, -1:]
 
 
+def within_range(states: Tensor) -> Tensor:
+    """Half precision ends at 65504: what is beyond becomes its end, as ComfyUI and diffusers do with the text after every block."""
+    return torch.nan_to_num(states, nan=0.0, posinf=65504, neginf=-65504) if states.dtype == torch.float16 else states
+
+
 def linear_shares(rows: Tensor) -> Tensor:
     """Every concept's share in each dimension, ... x C x D float32: what it has above the least of them, of all that they have.
 
@@ -182,5 +187,5 @@ class ConceptStream:
             rows, columns = (q, unrotate(image_keys, image_pe)) if image_queries is None else (k, image_queries)
             self.scores["cross-attention"].append(cross_attention_scores(linear_shares(rows) if self.linear else rows, columns))
         if not self.complete:  # nobody reads the states after the last block
-            self.states = block.update(self.states, out)
+            self.states = within_range(block.update(self.states, out))
         return out

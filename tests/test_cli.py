@@ -196,7 +196,20 @@ def test_a_batch_keeps_to_its_settings_and_leaves_its_own_pictures_alone(run, fo
     assert run("batch", folder, "--concepts", "cat", "--out", folder / "out").exit_code == 0
     assert len(told(folder / "out")) == 6
     other = run("batch", folder, "--concepts", "sand", "--out", folder / "out")
-    assert other.exit_code == 2 and "results of other settings (concepts)" in other.stderr
+    assert other.exit_code == 2 and "results of other settings (concepts: 'cat', now 'sand')" in other.stderr
+    other = run("batch", folder, "--concepts", "cat", "--mask", "otsu", "--out", folder / "out")
+    assert other.exit_code == 2 and "other settings (mask: 'auto', now 'otsu')" in other.stderr
+
+
+def test_a_batch_goes_on_in_a_folder_of_a_version_in_which_blocks_could_not_be_chosen(run, folder):
+    """It looked at double-stream blocks; what the model's own choice is may have changed since."""
+    asked = ["batch", folder, "--concepts", "cat", "--out", folder / "out"]
+    run(*asked, "--blocks", "double")
+    file = folder / "out" / "settings.json"
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "blocks"}))
+    assert "blocks: 'double', now 'auto'" in run(*asked).stderr
+    again = run(*asked, "--blocks", "double")
+    assert again.exit_code == 1 and "6 pictures done, 2 failed" in again.stderr, "the two that cannot be read"
 
 
 def test_two_processes_do_what_one_does(run, folder, tmp_path):

@@ -1,7 +1,7 @@
 """Recordings, and what is computed from them afterwards."""
 
 import re
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -175,3 +175,76 @@ def test_maps_that_are_wrong_in_one_thing_are_refused(maps):
     rivals = torch.zeros(len(maps), 0, *maps.shape[2:])
     with pytest.raises(ValueError):
         Saliency(("cat",), maps, (64, 64), (64, 64), torch.full((len(maps), 1), 0.5), (), rivals)
+
+
+def cat(given: torch.Tensor, **options) -> Saliency:
+    """Of a cat alone; one pixel a token."""
+    size = tuple(given.shape[2:])
+    about = dict(concepts=("cat",), maps=given, image_size=size, extent=size, presence=torch.full((1, 1), 0.5), contrast=(),
+                 contrast_maps=torch.zeros(1, 0, *size))
+    return Saliency(**(about | options))
+
+
+def test_rounding_may_carry_a_share_a_ten_thousandth_beyond_0_and_1_and_no_farther():
+    for value, fits in ((1.00005, True), (-0.00005, True), (1.0002, False), (-0.0002, False)):
+        for wrong in ({"maps": torch.full((1, 1, 4, 4), value)}, {"presence": torch.full((1, 1), value)}):
+            if fits:
+                assert cat(torch.zeros(1, 1, 4, 4), **wrong).concepts == ("cat",)
+            else:
+                with pytest.raises(ValueError, match="reach from .* to .*, expected 0 to 1"):
+                    cat(torch.zeros(1, 1, 4, 4), **wrong)
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"presence": torch.zeros(2, 1)}, "presence have shape"), ({"presence": torch.zeros(1)}, "presence have shape"),
+    ({"presence": torch.zeros(1, 2)}, "presence have shape"), ({"contrast_maps": torch.zeros(1, 1, 4, 4)}, "contrast_maps have shape"),
+    ({"contrast_maps": torch.zeros(1, 0, 4, 5)}, "contrast_maps have shape"), ({"contrast": ("sky",)}, "contrast_maps have shape"),
+    ({"maps": torch.zeros(())}, "maps have shape"),
+    ({"maps": torch.zeros(1, 1, 4, 4, 1), "contrast_maps": torch.zeros(1, 0, 4, 4, 1)}, "expected pictures"),
+    ({"maps": torch.zeros(1, 1, 4), "contrast_maps": torch.zeros(1, 0, 4)}, "expected pictures x concepts x height x width"),
+    ({"extent": (4, 3)}, "less than image_size"), ({"extent": (3, 4)}, "less than image_size"), ({"concepts": ()}, "concepts are"),
+    ({"extent": (4, 0)}, "extent is"), ({"image_size": (0, 4)}, "image_size is")])
+def test_saliency_that_does_not_fit_together_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        cat(torch.zeros(1, 1, 4, 4), **wrong)
+
+
+def test_saliency_cannot_be_changed_for_all_nodes_that_were_given_it():
+    with pytest.raises(FrozenInstanceError):
+        cat(torch.zeros(1, 1, 4, 4)).concepts = ("dog",)
+
+
+def test_maps_are_enlarged_from_the_tokens_middles_along_straight_lines():
+    """Two tokens over four pixels, whose middles are at 1 and 3: a quarter of the way at 1.5, and flat outside of them."""
+    one = cat(torch.tensor([[[[0.0, 1.0]]]]), image_size=(1, 4), extent=(2, 4))
+    torch.testing.assert_close(one.pixels(one.maps)[0, 0], torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
+    over = cat(torch.tensor([[[[-0.00005, 1.00005]]]]), image_size=(1, 2), extent=(1, 2))
+    assert over.pixels(over.maps).flatten().tolist() == [0, 1]
+
+
+def test_what_reaches_beyond_the_picture_grows_with_it(recording):
+    """48 x 96 pixels of tokens over 44 x 90: three times as large, and as a picture of 100 x 101, 48 * 100 / 44 and 96 * 101 / 90."""
+    one = saliency(recording)
+    assert one.at_size((132, 270)).extent == (144, 288) and one.at_size((100, 101)).extent == (109, 108)
+    assert one.index("dog") == 1
+
+
+def test_a_window_of_the_run_is_taken_as_it_is_and_its_ends_count(recording):
+    late = replace(recording, defaults=replace(flux1.DEFAULTS, first_step=0.5))
+    for start, end, steps in ((0.0, 0.5, [0, 1, 2]), (0.25, 1.0, [1, 2, 3]), (0.25, 0.25, [1]), (0.3, 0.6, [2])):
+        expected = recording.scores[steps][:, [3, 4]].softmax(3).mean((0, 1))[:, :2]
+        torch.testing.assert_close(saliency(late, start=start, end=end).maps, expected)
+    with pytest.raises(ValueError, match="No recorded step lies between 0.8 and 1, .* Recorded steps began at: 0.00, 0.25, 0.50, 0.75"):
+        saliency(recording, start=0.8)
+
+
+def test_layers_are_known_by_their_numbers_where_only_some_were_recorded():
+    assert parse_layers("all", [2, 5], [5]) == [0, 1] and parse_layers("5", [2, 5], [5]) == [1] and parse_layers("-1", [2, 5], [5]) == [1]
+    assert parse_layers("-4, auto", [2, 5], [5]) == [0, 1] and parse_layers(":1", [2, 5], [5]) == [0]
+    with pytest.raises(ValueError, match=r"'5-9999' ask for \[6\]\."):
+        parse_layers("5-9999", [2, 5], [5])
+    advice = "This model's layers are 0 to 5\\. Write for example: auto, all, 2-5, 0,5 or -4:"
+    with pytest.raises(ValueError, match=rf"ask for \[3, 4\]\. {advice}"):
+        parse_layers("2-5", [2, 5], [5])
+    with pytest.raises(ValueError, match=r"ask for none\."):
+        parse_layers("5:", range(5), [3, 4])

@@ -1,10 +1,12 @@
 """The concept stream's options, beside what the golden values cover."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from concept_saliency.core.families.flux1 import comfyui
-from concept_saliency.core.stream import ConceptStream, linear_shares
+from concept_saliency.core.stream import ConceptStream, TextStream, linear_shares
 from concept_saliency.demo.flux import Flux, FluxConfig
 from concept_saliency.demo.pipeline import TinyFlux
 
@@ -72,3 +74,23 @@ def test_a_concept_s_linear_share_is_what_it_has_above_the_least(golden):
     expected = (shares[:, :, :, None] * keys[0][:, :, None]).sum(dim=(1, 4))
     torch.testing.assert_close(scores["cross-attention"][0], expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(scores["output"][0], watched(golden)[0]["output"][0], rtol=0.1)
+
+
+def test_a_state_beyond_half_precision_s_range_stays_at_its_end():
+    """ComfyUI and diffusers do so with the text's after every block: the largest number is 65504, and an infinite state is NaN in the
+    next block's norm. The attention adds 40000 to the first of four dimensions, and so does the MLP."""
+    large = torch.tensor([40000.0, 0, 0, 0]).half()
+    plain, kept = torch.ones(1, 1, 4).half(), []
+
+    def qkv(x):
+        kept.append(x)
+        return (x[:, None],) * 3
+
+    block = TextStream(*(0 * plain, 0 * plain, plain) * 2, norm1=lambda x: x, qkv=qkv, to_out=lambda out: large, norm2=lambda x: x,
+                       mlp=lambda x: large)
+    family = SimpleNamespace(blocks=lambda model, singles: [0, 1, 2], block=lambda module, modulation, index: block,
+                             begin=lambda *given: (plain, None, None))
+    stream = ConceptStream(family, None, plain, torch.ones(1), None)
+    for _ in range(3):
+        stream.watch(None, plain[:, None], plain[:, None], plain, None)
+    assert [states[0, 0].tolist() for states in kept] == [[1, 1, 1, 1], [65504, 1, 1, 1], [65504, 1, 1, 1]]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...stream import TextStream
+from ...stream import TextStream, within_range
 from ..naming import Layers
 from . import CONCEPT_POSITION, DEFAULTS, NAME, PATCH, PIXELS
 
@@ -78,10 +78,5 @@ def layer(module: Layers, modulation: Tensor, qkv: Callable, to_out: Callable) -
     scale1, gate1, scale2, gate2 = module.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)
     unmoved = scale1.new_zeros(())
     return TextStream(unmoved, scale1, gate1.tanh(), unmoved, scale2, gate2.tanh(),
-                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(_finite(to_out(out))),
-                      norm2=module.ffn_norm1, mlp=lambda x: module.ffn_norm2(_finite(module.feed_forward(x))))
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Half precision ends at 65504; the norm after it is to be given no more."""
-    return torch.nan_to_num(x, nan=0.0, posinf=65504, neginf=-65504) if x.dtype == torch.float16 else x
+                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(within_range(to_out(out))),
+                      norm2=module.ffn_norm1, mlp=lambda x: module.ffn_norm2(within_range(module.feed_forward(x))))
