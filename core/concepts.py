@@ -131,10 +131,15 @@ class ConceptInputs:
 def own_tokens(row: Sequence, empty: Sequence) -> slice:
     """Where a phrase's own tokens stand in `row`, as a text encoder is given it, template and all; `empty` is an empty phrase's.
 
-    Neither has padding. What stands between the template's parts is the phrase.
+    Neither ends with padding. What stands between the template's parts is the phrase; in place of an empty one some tokenizers put a
+    token of their own.
     """
-    first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, empty)))
-    return slice(first, max(first, first + len(row) - len(empty)))
+    def in_common(one: Iterable, other: Iterable) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other)))
+
+    first = in_common(row, empty)
+    behind = min(in_common(reversed(row), reversed(empty)), len(empty) - first)
+    return slice(first, max(first, len(row) - behind))
 
 
 def _split(text: str) -> tuple[Concept, ...]:

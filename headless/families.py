@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from diffusers import QwenImagePipeline
-from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
-from diffusers.models.transformers.transformer_flux import FluxAttention, FluxTransformer2DModel
-from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+import diffusers
 from torch import nn
 
 from ..core.families import FAMILIES
@@ -18,7 +15,10 @@ from ..core.families.chroma import diffusers as chroma
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
 from ..core.families.krea2 import diffusers as krea2
+from ..core.families.longcat_image import diffusers as longcat_image
+from ..core.families.lumina2 import diffusers as lumina2
 from ..core.families.naming import DiffusersNaming, Layers
+from ..core.families.ovis_image import diffusers as ovis_image
 from ..core.families.qwen_image import diffusers as qwen_image
 from ..core.families.sd3 import diffusers as sd3
 from ..core.families.z_image import diffusers as z_image
@@ -31,28 +31,29 @@ class _Known(NamedTuple):
     attention: type[nn.Module]
     family: DiffusersNaming
 
+    @classmethod
+    def of(cls, module: str, transformer: str, attention: str, family: DiffusersNaming) -> list[_Known]:
+        """One, or none where this diffusers has no such module."""
+        name = f"diffusers.models.transformers.transformer_{module}"
+        if find_spec(name) is None:
+            return []
+        found = import_module(name)
+        return [cls(getattr(found, transformer), getattr(found, attention), family)]
 
-_TRANSFORMERS = [_Known(FluxTransformer2DModel, FluxAttention, flux1)]
-try:
-    from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2Transformer2DModel
-except ImportError:  # diffusers before 0.36
-    pass
-else:
-    _TRANSFORMERS.append(_Known(Flux2Transformer2DModel, Flux2Attention, flux2))
-try:
-    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
-except ImportError:  # diffusers before 0.36
-    pass
-else:
-    _TRANSFORMERS.append(_Known(ZImageTransformer2DModel, Attention, z_image))
-try:
-    from diffusers.models.transformers.transformer_krea2 import Krea2Attention, Krea2Transformer2DModel
-except ImportError:  # older diffusers
-    pass
-else:
-    _TRANSFORMERS.append(_Known(Krea2Transformer2DModel, Krea2Attention, krea2))
-_TRANSFORMERS += [_Known(QwenImageTransformer2DModel, Attention, qwen_image),
-                  _Known(ChromaTransformer2DModel, FluxAttention, chroma), _Known(SD3Transformer2DModel, Attention, sd3)]
+
+_TRANSFORMERS = [
+    *_Known.of("flux", "FluxTransformer2DModel", "FluxAttention", flux1),
+    *_Known.of("flux2", "Flux2Transformer2DModel", "Flux2Attention", flux2),
+    *_Known.of("z_image", "ZImageTransformer2DModel", "Attention", z_image),
+    *_Known.of("lumina2", "Lumina2Transformer2DModel", "Attention", lumina2),
+    *_Known.of("krea2", "Krea2Transformer2DModel", "Krea2Attention", krea2),
+    *_Known.of("qwenimage", "QwenImageTransformer2DModel", "Attention", qwen_image),
+    *_Known.of("chroma", "ChromaTransformer2DModel", "FluxAttention", chroma),
+    *_Known.of("ovis_image", "OvisImageTransformer2DModel", "OvisImageAttention", ovis_image),
+    *_Known.of("longcat_image", "LongCatImageTransformer2DModel", "LongCatImageAttention", longcat_image),
+    *_Known.of("sd3", "SD3Transformer2DModel", "Attention", sd3),
+]
+_DRAWING = {"QwenImageEdit": "QwenImagePipeline", "LongCatImageEdit": "LongCatImagePipeline"}  # by the names of what edits
 
 
 def family_of(transformer: nn.Module) -> DiffusersNaming:
@@ -77,10 +78,12 @@ def heads_of(attn: Layers) -> int:
 
 
 def plain(pipe: Any) -> Any:
-    """A pipeline whose prompts need no picture: for one that edits with Qwen-Image that which draws, of the same parts."""
-    if not type(pipe).__name__.startswith("QwenImageEdit"):
-        return pipe
-    return QwenImagePipeline(**{name: getattr(pipe, name) for name in ("scheduler", "vae", "text_encoder", "tokenizer", "transformer")})
+    """A pipeline whose prompts need no picture: for one that edits with Qwen-Image or LongCat-Image that which draws, of the same parts."""
+    for edits, draws in _DRAWING.items():
+        if type(pipe).__name__.startswith(edits):
+            kind = getattr(diffusers, draws)
+            return kind(**{name: getattr(pipe, name) for name in list(inspect.signature(kind.__init__).parameters)[1:]})
+    return pipe
 
 
 def arguments(transformer: nn.Module, args: tuple, kwargs: dict) -> dict:

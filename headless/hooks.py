@@ -21,17 +21,18 @@ class BlockHooks:
 
     family: a naming, see core/families. timesteps in 0..1, guidance: one a picture, B. rows: of the batch, which are looked at.
     own: how many image tokens are the picture's own; they stand first, in single-stream blocks after the text. text: how many
-    tokens stand before them where all blocks are single-stream, else None. singles: how many single-stream blocks are looked at
-    after double-stream ones, None for all. done: called within the last block's attention, when all blocks have been seen, with
-    their scores by space: L x B x C x N.
+    tokens stand before them where all blocks are single-stream, one number a picture where they differ; else None. singles: how many
+    single-stream blocks are looked at after double-stream ones, None for all. done: called within the last block's attention, when all
+    blocks have been seen, with their scores by space: L x B x C x N.
     """
 
     def __init__(self, family: DiffusersNaming, transformer: nn.Module, inputs: ConceptInputs, timesteps: Tensor, guidance: Tensor | None,
-                 own: int, rows: slice, text: int | None, singles: int | None, done: Callable[[dict[str, Tensor]], None]):
+                 own: int, rows: slice, text: int | list[int] | None, singles: int | None,
+                 done: Callable[[dict[str, Tensor]], None]):
         self.family, self.transformer, self.inputs, self.own, self.done = family, transformer, inputs, own, done
         self.timesteps, self.guidance, self.rows, self.singles = timesteps, guidance, rows, singles
         self.text = text  # tokens of the text
-        self.first = 0  # how many stand before the picture's in the block that goes on
+        self.first: int | list[int] = 0  # how many stand before the picture's in the block that goes on
         self.stream: ConceptStream | None = None
         self.complete = False
         self.pe: Tensor | None = None  # of the picture's own tokens
@@ -69,6 +70,8 @@ class BlockHooks:
         """A block's attention begins. The concepts begin with the first, for only then are offloaded weights in their place."""
         self.keys = self.values = self.queries = None
         text = kwargs.get("encoder_hidden_states")
+        if text is kwargs.get("hidden_states"):  # Lumina 2 gives one sequence of both twice
+            text = None
         if text is not None:
             self.text = text.shape[1]
         if self.text is None:
@@ -82,7 +85,7 @@ class BlockHooks:
             rope = kwargs.get("image_rotary_emb", kwargs.get("freqs_cis"))
             if rope is not None:
                 pe = self.family.rotations(*rope) if isinstance(rope, tuple) else self.family.rotations(rope)[self.rows]
-                self.pe = pe[:, :, self.text:self.text + self.own]
+                self.pe = self.own_of(pe, 2, self.text)
                 if self.stream.pe is None and getattr(self.family, "AT_FIRST_TOKEN", False):
                     self.stream.pe = pe[:, :, :1]
 
@@ -113,23 +116,31 @@ class BlockHooks:
         if self.stream is None or self.keys is None or self.values is None or \
                 self.keys.shape[::2] != (len(out), out.shape[1]) or heads_of(attn) % self.keys.shape[1]:
             return
-        own, rows, heads, width = slice(self.first, self.first + self.own), self.rows, heads_of(attn), self.keys.shape[-1]
-        out, fewer = out[rows][:, own, :heads * width], self.keys.shape[1]
+        rows, heads, width, fewer = self.rows, heads_of(attn), self.keys.shape[-1], self.keys.shape[1]
+        out = self.own_of(out[rows], 1, self.first)[..., :heads * width]
         if self.gate is not None:
-            out = (out.float() / self.gate[rows][:, own].float().sigmoid()).to(out)
-        keys = rotate(self.keys[rows][:, :, own], self.pe)
-        values = self.values[rows][:, own].split(fewer * width, dim=-1)[0 if self.values.shape[-1] == fewer * width else 2]
+            out = (out.float() / self.own_of(self.gate[rows], 1, self.first).float().sigmoid()).to(out)
+        keys = rotate(self.own_of(self.keys[rows], 2, self.first), self.pe)
+        values = self.own_of(self.values[rows], 1, self.first)
+        values = values.split(fewer * width, dim=-1)[0 if values.shape[-1] == fewer * width else 2]
         values = values.unflatten(-1, (fewer, -1)).transpose(1, 2)
         if fewer != heads:
             keys, values = (part.repeat_interleave(heads // fewer, dim=1) for part in (keys, values))
         self.looking = True
         try:
-            self.stream.watch(block, keys, values, out, self.pe, None if self.queries is None else self.queries[rows][:, :, own])
+            self.stream.watch(block, keys, values, out, self.pe,
+                              None if self.queries is None else self.own_of(self.queries[rows], 2, self.first))
         finally:
             self.looking = False
         if self.stream.complete:
             self.complete = True
             self.done({space: torch.stack(scores) for space, scores in self.stream.scores.items()})
+
+    def own_of(self, x: Tensor, axis: int, first: int | list[int]) -> Tensor:
+        """Of all tokens, which an axis counts, the picture's own, from `first` on."""
+        if isinstance(first, int):
+            return x[(slice(None),) * axis + (slice(first, first + self.own),)]
+        return torch.stack([self.own_of(one, axis - 1, start) for one, start in zip(x, first)])
 
     def _hook(self, hook: Callable[..., None]) -> Callable[..., None]:
         """A hook that passes by what other threads do with the same module, and what these hooks do with it themselves."""

@@ -92,23 +92,28 @@ def _of_t5_alone(pipe: Any, phrase: str) -> Tensor:
     return pipe.encode_prompt(phrase, do_classifier_free_guidance=False)[0][0, :own]
 
 
-def _of_language_model(pipe: _WithLanguageModel, phrase: str) -> Tensor:
+def _of_language_model(pipe: Any, phrase: str) -> Tensor:
     """What stands in the template where an empty prompt has nothing."""
     def encoded(text: str) -> tuple[list[int], Tensor]:
         given: list[tuple[Tensor, Tensor]] = []
         hook = pipe.text_encoder.register_forward_pre_hook(
-            lambda encoder, args, kwargs: given.append((kwargs["input_ids"][0], kwargs["attention_mask"][0].bool())), with_kwargs=True)
+            lambda encoder, args, kwargs: given.append(((*args, kwargs.get("input_ids"))[0][0], kwargs["attention_mask"][0].bool())),
+            with_kwargs=True)
         try:
             vectors = pipe.encode_prompt(text)[0][0]
         finally:
             hook.remove()
         tokens, filled = given[0]  # of a negative prompt, too, where the pipeline encodes one
         if len(vectors) != filled.sum():  # padding is still there
-            vectors = vectors[filled[len(filled) - len(vectors):].to(vectors.device)]
+            end = len(filled) - behind
+            vectors = vectors[filled[end - len(vectors):end].to(vectors.device)]
         return tokens[filled].tolist(), vectors.flatten(1)
 
+    behind = 0  # tokens that end the template and are cut off after they were encoded
+    if type(pipe).__name__.startswith("LongCatImage"):
+        behind = len(pipe.tokenizer(pipe.prompt_template_encode_suffix, add_special_tokens=False).input_ids)
     (row, vectors), (empty, _) = encoded(phrase), encoded("")
-    own, cut = own_tokens(row, empty), len(row) - len(vectors)  # of the template, after it was encoded
+    own, cut = own_tokens(row, empty), len(row) - len(vectors) - behind  # of the template's beginning, after it was encoded
     return vectors[own.start - cut:own.stop - cut]
 
 

@@ -21,10 +21,13 @@ from torch import Tensor
 from ..core.concepts import ConceptInputs, own_tokens
 from ..core.families import FAMILIES, Defaults
 from ..core.families.chroma import comfyui as chroma
+from ..core.families.chroma_radiance import comfyui as chroma_radiance
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
 from ..core.families.krea2 import comfyui as krea2
+from ..core.families.longcat_image import comfyui as longcat_image
 from ..core.families.lumina2 import comfyui as lumina2
+from ..core.families.ovis_image import comfyui as ovis_image
 from ..core.families.qwen_image import comfyui as qwen_image
 from ..core.families.sd3 import comfyui as sd3
 from ..core.families.z_image import comfyui as z_image
@@ -43,9 +46,10 @@ DEFAULTS_KEY = "concept_saliency_defaults"  # a model's own Defaults, attached b
 
 
 # Which class of ComfyUI's a family's transformer is
-_TRANSFORMERS = {flux1: comfy.ldm.flux.model.Flux, flux2: comfy.ldm.flux.model.Flux,
+_TRANSFORMERS = {**dict.fromkeys((flux1, flux2, ovis_image, longcat_image), comfy.ldm.flux.model.Flux),
                  z_image: comfy.ldm.lumina.model.NextDiT, lumina2: comfy.ldm.lumina.model.NextDiT, krea2: SingleStreamDiT,
                  qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma,
+                 chroma_radiance: comfy.ldm.chroma.model.Chroma,
                  sd3: comfy.ldm.modules.diffusionmodules.mmdit.MMDiT}
 
 
@@ -81,7 +85,7 @@ def phrase_encoder(clip, family) -> Callable[[str], Tensor]:
     def encode(phrase: str) -> Tensor:
         tokens, row = tokenize(phrase)
         vectors, own = clip.encode_from_tokens(tokens)[0], own_tokens(unpadded(row), unpadded(empty))
-        cut = max(0, len(row) - len(vectors))  # of the template, after it was encoded
+        cut = max(0, len(row) - len(vectors) - getattr(family, "CUT_BEHIND", 0))  # of the template's beginning, after it was encoded
         return vectors[own.start - cut:own.stop - cut].float().cpu()
 
     return encode

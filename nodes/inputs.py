@@ -34,7 +34,8 @@ def method_inputs() -> list[io.Input]:
 def blocks_input() -> io.Input:
     """Optional, so that workflows saved before it was there stay valid."""
     return io.Combo.Input("blocks", options=["auto", *BLOCKS], default="auto", optional=True,
-                          tooltip="How far the concepts ride along in Flux and Chroma: through the double-stream blocks alone (the paper's "
-                                  "choice), on through the first single-stream block, or through all of them. 'auto' is the model's own "
-                                  "choice. Single-stream blocks are numbered after the double-stream ones.",
+                          tooltip="How far the concepts ride along in models that go on in single-stream blocks, as Flux does: through "
+                                  "the double-stream blocks alone (the paper's choice), on through the first single-stream block, or "
+                                  "through all of them. 'auto' is the model's own choice. Single-stream blocks are numbered after the "
+                                  "double-stream ones.",
                           **rarely_used(io.Combo.Input))

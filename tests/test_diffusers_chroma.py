@@ -11,6 +11,7 @@ from tiny_diffusers import (  # noqa: E402, F401
     check_one_pass,
     check_picture,
     check_scores,
+    in_black_forest_labs_names,
     one_thread,
     reference,
     saved_pipeline_works_in_the_shell,
@@ -44,29 +45,6 @@ def draw(pipe, **how) -> torch.Tensor:
                    "max_sequence_length": 8, "generator": torch.Generator().manual_seed(0), **how}).images
 
 
-def in_black_forest_labs_names(model) -> dict:
-    """The weights of what comes before the single-stream blocks, as the reference knows them."""
-    w, found = model.state_dict(), {}
-    same = {"txt_in": "context_embedder", "img_in": "x_embedder"} | {
-        f"distilled_guidance_layer.{name}": f"distilled_guidance_layer.{name}" for name in ("in_proj", "out_proj")}
-    for i in range(model.config.approximator_layers):
-        name = "distilled_guidance_layer"
-        same |= {f"{name}.layers.{i}.{mine}_layer": f"{name}.layers.{i}.{theirs}" for mine, theirs in (("in", "linear_1"),
-                                                                                                      ("out", "linear_2"))}
-        found[f"{name}.norms.{i}.scale"] = w[f"{name}.norms.{i}.weight"]
-    for i in range(model.config.num_layers):
-        mine, theirs = f"double_blocks.{i}", f"transformer_blocks.{i}"
-        for stream, out, mlp, first, norm in (("img", "to_out.0", "ff", "to_{}", "norm_{}"),
-                                              ("txt", "to_add_out", "ff_context", "add_{}_proj", "norm_added_{}")):
-            same |= {f"{mine}.{stream}_attn.proj": f"{theirs}.attn.{out}", f"{mine}.{stream}_mlp.0": f"{theirs}.{mlp}.net.0.proj",
-                     f"{mine}.{stream}_mlp.2": f"{theirs}.{mlp}.net.2"}
-            for kind in ("weight", "bias"):
-                found[f"{mine}.{stream}_attn.qkv.{kind}"] = torch.cat([w[f"{theirs}.attn.{first.format(q)}.{kind}"] for q in "qkv"])
-            for name in ("query", "key"):
-                found[f"{mine}.{stream}_attn.norm.{name}_norm.scale"] = w[f"{theirs}.attn.{norm.format(name[0])}.weight"]
-    return found | {f"{name}.{kind}": w[f"{other}.{kind}"] for name, other in same.items() for kind in ("weight", "bias")}
-
-
 @torch.no_grad()
 def test_scores_are_those_of_the_plain_computation(pipe):
     model, generator = pipe.transformer, torch.Generator().manual_seed(1)
@@ -79,7 +57,7 @@ def test_scores_are_those_of_the_plain_computation(pipe):
         expected = reference("DoubleStream", "reference", patch=2, distilled=True).scores(
             in_black_forest_labs_names(model), dict(num_heads=2, depth=3, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10_000),
             latent=latent[row], text=call["encoder_hidden_states"][row], concepts=torch.cat(list(vectors.values())), t=0.7, guidance=0.0)
-        check_equal(found, row, {space: scores[:3] for space, scores in expected.items()})  # of the double-stream blocks
+        check_equal(found, row, expected)
     assert (found.latest.family, found.latest.defaults) == (chroma.NAME, chroma.DEFAULTS)
 
 

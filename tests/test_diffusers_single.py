@@ -16,7 +16,7 @@ from concept_saliency.headless.image import record_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 PICTURE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
-FLUX2 = DoubleStream(patch=1, text_axis=3, concept_at=510, reference_scale=10.0, global_modulation=True, gated=True)
+FLUX2 = DoubleStream(patch=1, text_axes=(3,), concept_at=510, reference_scale=10.0, global_modulation=True, gated=True)
 
 
 def golden_model(data) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Z-Image and Krea 2 in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist."""
+"""Z-Image, Lumina 2 and Krea 2 in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist."""
 
 import copy
 
@@ -14,6 +14,8 @@ from diffusers import (  # noqa: E402
     FlowMatchEulerDiscreteScheduler,
     Krea2Pipeline,
     Krea2Transformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -30,7 +32,7 @@ from tiny_diffusers import (  # noqa: E402, F401
     small_vae,
     tokenizer,
 )
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3VLConfig, Qwen3VLModel  # noqa: E402
+from transformers import Gemma2Config, Gemma2Model, Qwen3Config, Qwen3ForCausalLM, Qwen3VLConfig, Qwen3VLModel  # noqa: E402
 
 import concept_saliency  # noqa: E402
 from concept_saliency.core.families import FAMILIES  # noqa: E402
@@ -74,8 +76,20 @@ def krea2():
                          tokenizer=words, transformer=transformer.eval(), text_encoder_select_layers=(1, 2, 3))
 
 
-KINDS = {"z_image": z_image, "krea2": krea2}
-LENGTH = {"z_image": {"max_sequence_length": 16}, "krea2": {"max_sequence_length": 24}}
+def lumina2():
+    words = tokenizer()
+    text = Gemma2Config(vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
+                        num_key_value_heads=1, head_dim=8)
+    transformer = Lumina2Transformer2DModel(hidden_size=64, num_layers=3, num_refiner_layers=2, num_attention_heads=4, num_kv_heads=2,
+                                            multiple_of=16, axes_dim_rope=(4, 6, 6), cap_feat_dim=16)
+    pipe = Lumina2Pipeline(transformer=transformer.eval(), scheduler=FlowMatchEulerDiscreteScheduler(), vae=small_vae(),
+                           text_encoder=Gemma2Model(text).eval(), tokenizer=words)
+    pipe.system_prompt = "red sand"
+    return pipe
+
+
+KINDS = {"z_image": z_image, "lumina2": lumina2, "krea2": krea2}
+LENGTH = {"z_image": {"max_sequence_length": 16}, "lumina2": {"max_sequence_length": 16}, "krea2": {"max_sequence_length": 24}}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -87,7 +101,7 @@ def pipe(request):
 
 
 def kind(pipe) -> str:
-    return "z_image" if isinstance(pipe, ZImagePipeline) else "krea2"
+    return {ZImagePipeline: "z_image", Lumina2Pipeline: "lumina2", Krea2Pipeline: "krea2"}[type(pipe)]
 
 
 def draw(pipe, **how) -> torch.Tensor:
@@ -120,6 +134,24 @@ def as_comfyui_names_them(weights: dict) -> dict:
     return renamed
 
 
+LUMINA = (("attn.norm_q", "attention.q_norm"), ("attn.norm_k", "attention.k_norm"), ("attn.to_out.0", "attention.out"),
+          (".norm1.linear", ".adaLN_modulation.1"), (".norm1.norm.", ".attention_norm1."), (".norm1.weight", ".attention_norm1.weight"),
+          (".norm2.", ".attention_norm2."), ("linear_", "w"), ("time_caption_embed.timestep_embedder.w1", "t_embedder.mlp.0"),
+          ("time_caption_embed.timestep_embedder.w2", "t_embedder.mlp.2"), ("time_caption_embed.caption_", "cap_"))
+
+
+def luminas_as_comfyui_names_them(weights: dict) -> dict:
+    renamed = {}
+    for name, value in weights.items():
+        if ".to_q." in name:
+            value = torch.cat([weights[name.replace("to_q", part)] for part in ("to_q", "to_k", "to_v")])
+            name = name.replace("attn.to_q", "attention.qkv")
+        for old, new in LUMINA:
+            name = name.replace(old, new)
+        renamed[name] = value
+    return renamed
+
+
 @torch.no_grad()
 def test_scores_are_those_of_the_plain_computation(pipe):
     model, generator = pipe.transformer, torch.Generator().manual_seed(1)
@@ -128,6 +160,14 @@ def test_scores_are_those_of_the_plain_computation(pipe):
         texts = [torch.randn(count, 16, generator=generator) for count in (5, 40)]
         call = dict(x=list(latents[:, :, None]), t=torch.tensor([0.3, 0.3]), cap_feats=texts)
         plain, config["n_kv_heads"] = reference("NextDiT", "reference_single", concept_at=4), 2
+    elif kind(pipe) == "lumina2":
+        texts = torch.randn(2, 5, 16, generator=generator)
+        mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # the second picture's tokens begin earlier
+        call = dict(hidden_states=latents, timestep=torch.tensor([0.3, 0.3]), encoder_hidden_states=texts, encoder_attention_mask=mask)
+        texts = [texts[0], texts[1, :3]]
+        plain = reference("NextDiT", "reference_single", concept_at=2, multiple=1, modulation="adaLN_modulation.1", silu=True,
+                          from_1000=False)
+        config |= dict(dim=64, n_layers=3, n_refiner_layers=2, n_heads=4, n_kv_heads=2, axes_dims=(4, 6, 6), rope_theta=10_000.0)
     else:
         texts = torch.randn(2, 5, 3, 16, generator=generator)
         places = torch.cat((torch.zeros(5, 3), torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(6.0))))
@@ -140,8 +180,9 @@ def test_scores_are_those_of_the_plain_computation(pipe):
     with concept_saliency.capture(model, list(vectors), encode=vectors.__getitem__, contrast="", cross_attention=True) as found:
         drawn = model(**call).sample
     assert all(map(torch.equal, drawn, model(**call).sample)) and hooks(model) == before and len(found) == 1
+    named = luminas_as_comfyui_names_them if kind(pipe) == "lumina2" else as_comfyui_names_them
     for row in range(2):
-        expected = plain.scores(as_comfyui_names_them(model.state_dict()), config, latent=latents[row], text=texts[row],
+        expected = plain.scores(named(model.state_dict()), config, latent=latents[row], text=texts[row],
                                 concepts=torch.cat(list(vectors.values())), t=torch.tensor(0.7))
         check_equal(found, row, expected)
     assert (found.latest.family, found.latest.defaults) == (kind(pipe), FAMILIES[kind(pipe)].DEFAULTS)
@@ -155,7 +196,7 @@ def test_the_picture_does_not_change(pipe, how):
 
 def test_the_same_noise_twice_is_no_negative_prompt(pipe):
     noise = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(1)).expand(2, -1, -1, -1)
-    noise = noise if kind(pipe) == "z_image" else pack(noise)
+    noise = pack(noise) if kind(pipe) == "krea2" else noise
     with concept_saliency.capture(pipe, "cat, dog") as recordings:
         draw(pipe, prompt=["a cat", "a red dog"], latents=noise, guidance_scale=0.0)
     both = recordings.latest.scores
@@ -178,8 +219,8 @@ def test_a_phrases_own_tokens_are_found_in_the_template(pipe):
 
 def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(pipe):
     family = family_of(pipe.transformer)
-    if kind(pipe) == "z_image":
-        check_one_pass(pipe, draw, family.encode, 3)
+    if kind(pipe) != "krea2":
+        check_one_pass(pipe, draw, family.encode, 3, max_sequence_length={"z_image": 16, "lumina2": 256}[kind(pipe)])
     else:
         check_one_pass(pipe, draw, family.encode, 3, pack, max_sequence_length=512)
 

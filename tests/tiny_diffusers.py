@@ -30,8 +30,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    numbers = {word: i for i, word in enumerate(WORDS)}
+def tokenizer(*more: str) -> PreTrainedTokenizerFast:
+    """more: words that it knows besides."""
+    numbers = {word: i for i, word in enumerate((*WORDS, *more))}
     inner = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", numbers["</s>"])])
@@ -99,10 +100,44 @@ def reference(name: str, file: str = "reference_joint", **how):
         return getattr(importlib.import_module(file), name)(**how)
 
 
-def check_scores(model, call: dict, vectors: dict):
+def in_black_forest_labs_names(model) -> dict[str, torch.Tensor]:
+    """The weights of a transformer of Flux.1's build, as reference.py of tests/host knows them."""
+    w, found = model.state_dict(), {}
+    same = {"txt_in": "context_embedder", "img_in": "x_embedder", "txt_norm": "context_embedder_norm"}
+    for mine, theirs in (("in_layer", "linear_1"), ("out_layer", "linear_2")):
+        same |= {f"time_in.{mine}": f"timestep_embedder.{theirs}"} if "timestep_embedder.linear_1.weight" in w else {
+            f"time_in.{mine}": f"time_embed.timestep_embedder.{theirs}"}
+        for i in range(getattr(model.config, "approximator_layers", 0)):
+            same[f"distilled_guidance_layer.layers.{i}.{mine}"] = f"distilled_guidance_layer.layers.{i}.{theirs}"
+    same |= {name.rpartition(".")[0]: name.rpartition(".")[0] for name in w if name.startswith("distilled_guidance_layer")}
+    for i in range(model.config.num_layers):
+        mine, theirs = f"double_blocks.{i}", f"transformer_blocks.{i}"
+        for stream, mod, out, mlp, first, norm in (("img", "norm1", "to_out.0", "ff", "to_{}", "norm_{}"),
+                                                   ("txt", "norm1_context", "to_add_out", "ff_context", "add_{}_proj", "norm_added_{}")):
+            same |= {f"{mine}.{stream}_attn.proj": f"{theirs}.attn.{out}", f"{mine}.{stream}_mlp.0": f"{theirs}.{mlp}.net.0.proj",
+                     f"{mine}.{stream}_mlp.2": f"{theirs}.{mlp}.net.2", f"{mine}.{stream}_mod.lin": f"{theirs}.{mod}.linear",
+                     f"{mine}.{stream}_mlp.down_proj": f"{theirs}.{mlp}.net.2"}
+            same |= {f"{mine}.{stream}_attn.norm.{name}_norm": f"{theirs}.attn.{norm.format(name[0])}" for name in ("query", "key")}
+            for kind in ("weight", "bias"):
+                found[f"{mine}.{stream}_attn.qkv.{kind}"] = torch.cat([w[f"{theirs}.attn.{first.format(q)}.{kind}"] for q in "qkv"])
+                into = w[f"{theirs}.{mlp}.net.0.proj.{kind}"]
+                if len(into) > len(w[f"{theirs}.{mlp}.net.2.weight"].T):  # gated
+                    found[f"{mine}.{stream}_mlp.up_proj.{kind}"], found[f"{mine}.{stream}_mlp.gate_proj.{kind}"] = into.chunk(2)
+    for i in range(model.config.num_single_layers):
+        mine, theirs = f"single_blocks.{i}", f"single_transformer_blocks.{i}"
+        same |= {f"{mine}.linear2": f"{theirs}.proj_out", f"{mine}.modulation.lin": f"{theirs}.norm.linear",
+                 f"{mine}.norm.query_norm": f"{theirs}.attn.norm_q", f"{mine}.norm.key_norm": f"{theirs}.attn.norm_k"}
+        for kind in ("weight", "bias"):
+            found[f"{mine}.linear1.{kind}"] = torch.cat([w[f"{theirs}.{name}.{kind}"] for name in (
+                "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")])
+    return found | {f"{name}.{kind}": w[f"{other}.{kind}"] for name, other in same.items() for kind in ("weight", "bias")
+                    if f"{other}.{kind}" in w}
+
+
+def check_scores(model, call: dict, vectors: dict, **told):
     """What one call of a transformer records of concepts with these vectors, 1 x D each, in both spaces; it draws the same."""
     plain, before = model(**call).sample, hooks(model)
-    with capture(model, list(vectors), encode=vectors.__getitem__, contrast="", cross_attention=True) as recordings:
+    with capture(model, list(vectors), encode=vectors.__getitem__, contrast="", cross_attention=True, **told) as recordings:
         assert torch.equal(model(**call).sample, plain)
     assert hooks(model) == before and len(recordings) == 1
     return recordings

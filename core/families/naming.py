@@ -43,7 +43,8 @@ class Naming(Protocol):
 class ComfyNaming(Naming, Protocol):
     """What ComfyUI has to be asked for besides, by nodes/. TEXT_KEYS: which text encoder's row holds the concepts' tokens, of several
     the first that is loaded; TOKENIZE: how it is asked to take them literally. BARE = True is said by families of which ComfyUI
-    tells neither a call of the transformer nor which block an attention belongs to."""
+    tells neither a call of the transformer nor which block an attention belongs to; CUT_BEHIND by those whose text encoder cuts so many
+    tokens of its template off again that stand behind the prompt."""
 
     TEXT_KEYS: tuple[str, ...]
     TOKENIZE: dict
@@ -92,8 +93,8 @@ class DiffusersNaming(Naming, Protocol):
 class SharedNaming(DiffusersNaming, Protocol):
     """Where text and image are one sequence in every block."""
 
-    def before(self, given: dict) -> int:
-        """How many tokens stand before the picture's. given: as in `called`."""
+    def before(self, given: dict) -> int | list[int]:
+        """How many tokens stand before the picture's, one number a picture where they differ. given: as in `called`."""
 
     def pictures(self, given: dict, guided: bool) -> Tensor:
         """The noisy pictures or their tokens, one a picture. guided: the batch may hold the same once more, for a negative prompt."""

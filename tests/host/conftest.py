@@ -102,51 +102,6 @@ class SmallFlux:
                                    negative or self.conditioning(2), latent, disable_pbar=True, seed=seed, **more)
 
 
-class Drawn:
-    """What a golden file is to a model that has none: a configuration, and weights made by the same rule."""
-
-    def __init__(self, config: dict, shapes: dict):
-        self.about, self.shapes, self.tensors = {"config": config, "weight_seed": 5, "shapes": shapes}, shapes, {}
-
-    def weights(self):
-        return golden_module().Golden.weights(self)
-
-
-class SmallChroma(SmallFlux):
-    """The same for Chroma, of which there are no golden values."""
-
-    settings = dict(image_model="chroma", in_channels=64, out_channels=64, patch_size=2, txt_ids_dims=[], vec_in_dim=None, qkv_bias=True,
-                    in_dim=64, out_dim=256, hidden_dim=32, n_layers=2)
-    config = dict(context_in_dim=96, hidden_size=256, mlp_ratio=4.0, num_heads=2, depth=3, depth_single_blocks=2, axes_dim=[16, 56, 56],
-                  theta=10_000)
-
-    def __init__(self, drawn):
-        import comfy.model_patcher
-
-        self.golden, self.about, self.width = drawn, drawn.about, drawn.about["config"]["context_in_dim"]
-        model = self.empty()
-        model.load_model_weights(drawn.weights(), "")
-        self.patcher = comfy.model_patcher.ModelPatcher(model.eval(), torch.device("cpu"), torch.device("cpu"))
-
-    @classmethod
-    def empty(cls):
-        import comfy.ldm.chroma.model
-        import comfy.supported_models
-
-        known = comfy.ldm.chroma.model.ChromaParams.__dataclass_fields__.keys() | {"image_model"}
-        settings = comfy.supported_models.Chroma({k: v for k, v in {**cls.config, **cls.settings}.items() if k in known})
-        settings.set_inference_dtype(torch.float32, None)
-        return settings.get_model({})
-
-    @classmethod
-    def drawn(cls):
-        def named(name, shape):
-            return name.removesuffix(".weight") + ".scale" if "norm" in name and name.endswith(".weight") else name
-
-        shapes = {name: tuple(value.shape) for name, value in cls.empty().diffusion_model.state_dict().items()}
-        return Drawn(cls.config, {named(name, shape): shape for name, shape in shapes.items()})
-
-
 class SmallFlux2(SmallFlux):
     """The same for Flux.2. bare: without the padding of the prompt to 512 tokens, which golden values know nothing of."""
 

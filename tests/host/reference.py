@@ -17,14 +17,16 @@ from torch.nn.functional import gelu, layer_norm, silu
 class DoubleStream:
     """What a family of double-stream models does in its own way, by the published descriptions of its model.
 
-    patch: latent values on a token's side. text_axis: along which text tokens are counted, None for nowhere. concept_at:
-    the concepts' position there. reference_scale: how far references stand from one another on the first axis.
+    patch: latent values on a token's side. text_axes: along which text tokens are counted. concept_at: the concepts' position
+    there. behind_text: whether the picture's positions begin after the text's, and after the first on the first axis.
+    reference_scale: how far references stand from one another on the first axis.
     global_modulation: one for all blocks. distilled: modulations come of a network of their own. gated: SwiGLU in place of GELU.
     """
 
     patch: int
-    text_axis: int | None = None
+    text_axes: tuple[int, ...] = ()
     concept_at: int = 0
+    behind_text: bool = False
     reference_scale: float = 1.0
     global_modulation: bool = False
     gated: bool = False
@@ -36,7 +38,7 @@ class DoubleStream:
         weights: in Black Forest Labs' naming. pooled: for models that take it. latent: channels x h x w; references: the same.
         text: T x D_text. concepts: C x D_text.
         """
-        w = {name: value.double() for name, value in weights.items()}
+        w = {name.replace(".scale", ".weight"): value.double() for name, value in weights.items()}
         latent, text, concepts = latent.double(), text.double(), concepts.double()
 
         def linear(name, x):
@@ -65,23 +67,29 @@ class DoubleStream:
             net = "distilled_guidance_layer"
             x = linear(f"{net}.in_proj", x)
             for i in range(sum(name.startswith(f"{net}.norms.") for name in w)):
-                normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{net}.norms.{i}.scale"]
+                normed = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{net}.norms.{i}.weight"]
                 x = x + linear(f"{net}.layers.{i}.out_layer", silu(linear(f"{net}.layers.{i}.in_layer", normed)))
             made = linear(f"{net}.out_proj", x)
             made_single = made[:3 * config["depth_single_blocks"]].split(3)
             made = made[3 * config["depth_single_blocks"]:].split(6)  # img of all blocks, then txt of all blocks
 
+        if "txt_norm.weight" in w:
+            text, concepts = (x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w["txt_norm.weight"] for x in (text, concepts))
         axes, pictures = config["axes_dim"], [latent, *(reference.double() for reference in references)]
         own = self.tokens(latent).shape[0]
+        if "img_in_patch.weight" in w:  # a convolution that steps from token to token
+            w["img_in.weight"], w["img_in.bias"] = w["img_in_patch.weight"].flatten(1), w["img_in_patch.bias"]
         streams = [linear("txt_in", text), linear("txt_in", concepts), linear("img_in", torch.cat([self.tokens(p) for p in pictures]))]
         counts = [len(stream) for stream in streams]
         ids = [torch.zeros(n, len(axes)).double() for n in counts[:2]]
-        if self.text_axis is not None:
-            ids[0][:, self.text_axis], ids[1][:, self.text_axis] = torch.arange(counts[0]), self.concept_at
+        for axis in self.text_axes:
+            ids[0][:, axis], ids[1][:, axis] = torch.arange(counts[0]), self.concept_at
+        start = torch.tensor([1, counts[0], counts[0]]) * self.behind_text
         for number, picture in enumerate(pictures):
             h, width = (-(-side // self.patch) for side in picture.shape[1:])
             place = torch.zeros(h, width, len(axes)).double()
             place[..., 0], place[..., 1], place[..., 2] = number * self.reference_scale, torch.arange(h)[:, None], torch.arange(width)
+            place[..., :3] += start
             ids.append(place.flatten(0, 1))
         angles = torch.cat([torch.cat(ids)[:, i, None] * config["theta"] ** -(torch.arange(0, d, 2).double() / d)
                             for i, d in enumerate(axes)], dim=1)
@@ -99,7 +107,7 @@ class DoubleStream:
         def split(qkv, name):
             """Queries and keys, normalised, and values: T x heads x d."""
             q, k, v = (part.unflatten(-1, (config["num_heads"], -1)) for part in qkv.chunk(3, dim=-1))
-            q, k = (part / (part.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.{norm}_norm.scale"]
+            q, k = (part / (part.square().mean(-1, keepdim=True) + 1e-6).sqrt() * w[f"{name}.{norm}_norm.weight"]
                     for part, norm in ((q, "query"), (k, "key")))
             return q, k, v
 
@@ -114,8 +122,18 @@ class DoubleStream:
             found["output"].append(out[is_concept] @ out[own_keys].T)
             return out
 
+        separate = "double_blocks.0.txt_mlp.gate_proj.weight" in w  # Ovis-Image's gate: a layer of its own, and the second half elsewhere
+
         def activated(hidden):
-            return silu(hidden.chunk(2, -1)[0]) * hidden.chunk(2, -1)[1] if self.gated else gelu(hidden, approximate="tanh")
+            if not self.gated:
+                return gelu(hidden, approximate="tanh")
+            gate, rest = reversed(hidden.chunk(2, -1)) if separate else hidden.chunk(2, -1)
+            return silu(gate) * rest
+
+        def mlp(name, x):
+            if separate:
+                return linear(f"{name}.down_proj", silu(linear(f"{name}.gate_proj", x)) * linear(f"{name}.up_proj", x))
+            return linear(f"{name}.2", activated(linear(f"{name}.0", x)))
 
         for i in range(config["depth"]):
             name, parts, mods = f"double_blocks.{i}", [], []
@@ -129,8 +147,7 @@ class DoubleStream:
             after = []
             for kind, x, out, (gate1, shift2, scale2, gate2) in zip(("txt", "txt", "img"), streams, outs, mods):
                 x = x + gate1 * linear(f"{name}.{kind}_attn.proj", out)
-                hidden = linear(f"{name}.{kind}_mlp.0", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2)
-                after.append(x + gate2 * linear(f"{name}.{kind}_mlp.2", activated(hidden)))
+                after.append(x + gate2 * mlp(f"{name}.{kind}_mlp", layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2))
             streams = after
         x = torch.cat(streams)
         for i in range(singles):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import torch
 from conftest import SmallFlux
@@ -10,8 +12,8 @@ from conftest import SmallFlux
 class Drawn:
     """What a golden file is to a model that has one: a configuration, and weights made by the same rule."""
 
-    def __init__(self, config: dict, module: torch.nn.Module):
-        self.about, self.tensors = {"config": config}, {}
+    def __init__(self, config: dict, module: torch.nn.Module, scales: float):
+        self.about, self.tensors, self.scales = {"config": config}, {}, scales
         self.shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -20,8 +22,8 @@ class Drawn:
             a = rng.standard_normal(shape)
             if name.endswith(".bias"):
                 a = 0.02 * a
-            elif name.endswith(".scale"):  # Krea's, to which one is added
-                a = 0.1 * a
+            elif name.endswith(".scale"):
+                a = self.scales + 0.1 * a
             elif len(shape) == 1:
                 a = 1 + 0.1 * a
             else:
@@ -31,7 +33,9 @@ class Drawn:
 
 
 class SmallModel(SmallFlux):
-    """A model of another family: `empty` makes ComfyUI's own, weights are drawn."""
+    """A model of another family: `empty` makes ComfyUI's own, weights are drawn. scales: about which norms' `scale` lies."""
+
+    scales = 1.0
 
     def __init__(self, drawn: Drawn, **made):
         import comfy.model_patcher
@@ -43,7 +47,7 @@ class SmallModel(SmallFlux):
 
     @classmethod
     def drawn(cls) -> Drawn:
-        return Drawn(cls.config, cls.empty().diffusion_model)
+        return Drawn(cls.config, cls.empty().diffusion_model, cls.scales)
 
     @classmethod
     def built(cls, kind: str, config: dict, dtype=torch.float32, operations=None):
@@ -53,6 +57,51 @@ class SmallModel(SmallFlux):
         settings.set_inference_dtype(dtype, None)
         settings.custom_operations = operations
         return settings.get_model({})
+
+
+class SmallOvis(SmallModel):
+    width = 96
+    config = dict(context_in_dim=96, hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=3, depth_single_blocks=2, axes_dim=[16, 24, 24],
+                  theta=10_000)
+    kind_name, more = "FluxSchnell", dict(yak_mlp=True, txt_norm=True)
+
+    @classmethod
+    def empty(cls, **made):
+        return cls.built(cls.kind_name, {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": None,
+                                         "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [1, 2], **cls.more, **cls.config},
+                         **made)
+
+
+class SmallLongCat(SmallOvis):
+    kind_name, more = "LongCatImage", {}
+
+
+class SmallChroma(SmallModel):
+    width = 96
+    config = dict(context_in_dim=96, hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=3, depth_single_blocks=2, axes_dim=[16, 24, 24],
+                  theta=10_000)
+    kind_name, module, more = "Chroma", "chroma", dict(image_model="chroma", in_channels=64, out_channels=64, patch_size=2)
+
+    @classmethod
+    def known(cls) -> set[str]:
+        """What this host's class can be told."""
+        module = importlib.import_module(f"comfy.ldm.{cls.module}.model")
+        return {"image_model", *getattr(module, f"{cls.kind_name}Params").__dataclass_fields__}
+
+    @classmethod
+    def empty(cls, **made):
+        config = {"txt_ids_dims": [], "vec_in_dim": None, "qkv_bias": True, "in_dim": 64, "out_dim": 128, "hidden_dim": 32, "n_layers": 2,
+                  **cls.more, **cls.config}
+        return cls.built(cls.kind_name, {name: value for name, value in config.items() if name in cls.known()}, **made)
+
+
+class SmallRadiance(SmallChroma):
+    """The text's tokens are counted along the first axis, as models since May 2026 do, where the host knows it."""
+
+    channels, kind_name, module = 3, "ChromaRadiance", "chroma_radiance"
+    more = dict(image_model="chroma_radiance", in_channels=3, out_channels=3, patch_size=16, nerf_hidden_size=8, nerf_mlp_ratio=2,
+                nerf_depth=1, nerf_max_freqs=2, nerf_tile_size=0, nerf_final_head_type="conv", nerf_embedder_dtype=torch.float32,
+                use_x0=False, use_sequential_txt_ids=True)
 
 
 class SmallZImage(SmallModel):
@@ -79,7 +128,7 @@ class SmallLumina2(SmallModel):
 
 
 class SmallKrea2(SmallModel):
-    frames, width = (1,), 96
+    frames, width, scales = (1,), 96, 0.0  # one is added to them
     config = dict(features=256, heads=4, kvheads=2, layers=3, txtdim=32, txtlayers=3, txtheads=2, txtkvheads=1)
 
     @classmethod
@@ -92,8 +141,8 @@ class SmallQwen(SmallModel):
     config = dict(num_layers=4, attention_head_dim=128, num_attention_heads=2, joint_attention_dim=96, axes_dims_rope=(16, 56, 56))
 
     @classmethod
-    def empty(cls):
-        return cls.built("QwenImage", {"image_model": "qwen_image", "in_channels": 64, **cls.config})
+    def empty(cls, **made):
+        return cls.built("QwenImage", {"image_model": "qwen_image", "in_channels": 64, **cls.config}, **made)
 
 
 class SmallSD3(SmallModel):
@@ -104,14 +153,15 @@ class SmallSD3(SmallModel):
     more: dict = {}
 
     @classmethod
-    def empty(cls):
+    def empty(cls, **made):
         size = 64 * cls.config["num_heads"]
         return cls.built("SD3", {"in_channels": 16, "out_channels": 16, "patch_size": 2, "input_size": None,
                                  "pos_embed_scaling_factor": None, "pos_embed_max_size": 10, "num_patches": 100,
                                  "depth": cls.config["num_heads"],
                                  "num_blocks": cls.config["num_blocks"], "adm_in_channels": cls.config["vec_in_dim"],
                                  "context_embedder_config": {"target": "torch.nn.Linear",
-                                                             "params": {"in_features": cls.width, "out_features": size}}, **cls.more})
+                                                             "params": {"in_features": cls.width, "out_features": size}}, **cls.more},
+                         **made)
 
 
 class SmallSD35(SmallSD3):

@@ -17,12 +17,23 @@ from concept_saliency.nodes import host
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
 from concept_saliency.nodes.concept_saliency import ConceptSaliency
-from conftest import Clip, SmallChroma, SmallFlux, SmallFlux2
+from conftest import Clip, SmallFlux, SmallFlux2
 from oracle import traces
 from reference import DoubleStream
 from reference_joint import SD3, QwenImage
 from reference_single import Krea2, NextDiT
-from small_models import SmallKrea2, SmallLumina2, SmallQwen, SmallSD3, SmallSD35, SmallZImage
+from small_models import (
+    SmallChroma,
+    SmallKrea2,
+    SmallLongCat,
+    SmallLumina2,
+    SmallOvis,
+    SmallQwen,
+    SmallRadiance,
+    SmallSD3,
+    SmallSD35,
+    SmallZImage,
+)
 
 TOLERANCE = 2e-4  # of the largest value
 
@@ -42,12 +53,17 @@ class Case:
     drawn: Callable | None = None
     references: bool = True
 
+    def latent(self, size) -> tuple[int, int]:
+        """A size in latent values of 8 pixels -> one in this family's, where they are smaller."""
+        scale = max(1, self.reference.patch // 2)
+        return size[0] * scale, size[1] * scale
+
 
 CASES = {case.golden: case for case in (
     Case("flux1", "flux1_dev_like", SmallFlux, SmallFlux, DoubleStream(patch=2), "t5xxl"),
     Case("flux1", "flux1_schnell_like", SmallFlux, SmallFlux, DoubleStream(patch=2), "t5xxl"),
     Case("flux2", "flux2_like", SmallFlux2, SmallFlux2.bare,
-         DoubleStream(patch=1, text_axis=3, concept_at=510, reference_scale=10.0, global_modulation=True, gated=True), "mistral3_24b",
+         DoubleStream(patch=1, text_axes=(3,), concept_at=510, reference_scale=10.0, global_modulation=True, gated=True), "mistral3_24b",
          "global_modulation" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__),
     Case("z_image", "z_image", SmallZImage, SmallZImage, NextDiT(concept_at=4), "qwen3_4b", hasattr(comfy.supported_models, "ZImage"),
          drawn=SmallZImage.drawn),
@@ -58,6 +74,13 @@ CASES = {case.golden: case for case in (
     Case("qwen_image", "qwen_image", SmallQwen, SmallQwen, QwenImage(), "qwen25_7b", drawn=SmallQwen.drawn),
     Case("chroma", "chroma", SmallChroma, SmallChroma, DoubleStream(patch=2, distilled=True), "t5xxl",
          drawn=SmallChroma.drawn, references=False),
+    Case("chroma_radiance", "chroma_radiance", SmallRadiance, SmallRadiance,
+         DoubleStream(patch=16, distilled=True, text_axes=(0,) if "use_sequential_txt_ids" in SmallRadiance.known() else ()), "t5xxl",
+         drawn=SmallRadiance.drawn, references=False),
+    Case("ovis_image", "ovis_image", SmallOvis, SmallOvis, DoubleStream(patch=2, text_axes=(1, 2), gated=True), "qwen3_2b",
+         "yak_mlp" in comfy.ldm.flux.model.FluxParams.__dataclass_fields__, drawn=SmallOvis.drawn),
+    Case("longcat_image", "longcat_image", SmallLongCat, SmallLongCat, DoubleStream(patch=2, text_axes=(1, 2), behind_text=True),
+         "qwen25_7b", hasattr(comfy.supported_models, "LongCatImage"), drawn=SmallLongCat.drawn),
     Case("sd3", "sd3", SmallSD3, SmallSD3, SD3(), "l", drawn=SmallSD3.drawn, references=False),
     Case("sd3", "sd35", SmallSD35, SmallSD35, SD3(), "l", drawn=SmallSD35.drawn, references=False),
 )}
@@ -194,6 +217,7 @@ def single(case, data, blocks: str) -> dict[str, int]:
 @torch.no_grad()
 def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computation(case, data, small, clip, name, blocks):
     settings, more = {"size": (6, 4), "steps": 2, **SAMPLING[name]}, single(case, data, blocks)
+    settings["size"] = case.latent(settings["size"])
     if "references" in settings and not case.references:
         pytest.skip("takes none")
     references = [torch.randn(1, small.channels, *small.frames, *size, generator=torch.Generator().manual_seed(i))
@@ -216,9 +240,10 @@ def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computati
 @torch.no_grad()
 def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip, monkeypatch, blocks):
     more = single(case, data, blocks)
-    probe, latent = Probe(small.patcher), torch.randn(1, small.channels, 6, 4, generator=torch.Generator().manual_seed(3))
+    probe, latent = Probe(small.patcher), torch.randn(1, small.channels, *case.latent((6, 4)), generator=torch.Generator().manual_seed(3))
     transformer = small.patcher.model.diffusion_model
-    last = next(getattr(transformer, name) for name in ("norm_out", "final_layer", "last") if hasattr(transformer, name))
+    ends = "norm_out", "final_layer", "last", "nerf_image_embedder"
+    last = next(getattr(transformer, name) for name in ends if hasattr(transformer, name))
     for module in (*getattr(transformer, "single_blocks", ())[more.get("singles", 0):], last):
         monkeypatch.setattr(module, "forward", lambda *args, **kwargs: pytest.fail("the pass did not stop where all had been seen"))
     runs = ConceptAttentionImage.execute(probe.model, clip, "cat, dog", "sky", 0.5, 1, 7, "mean", True, latent={"samples": latent},
@@ -231,7 +256,7 @@ def test_an_existing_picture_is_read_in_one_partial_pass(case, data, small, clip
 
 def test_automatic_layers_and_maps_are_the_familys(case, small, clip):
     model, runs = patched(small.patcher, clip)
-    small.sample(model, size=(6, 4), steps=4)
+    small.sample(model, size=case.latent((6, 4)), steps=4)
     saliency, recording = ConceptSaliency.execute(runs, "auto", 0.0, 1.0, "output", 0.0).result[0], newest(runs)
     defaults = FAMILIES[case.family].DEFAULTS
     assert recording.defaults == defaults

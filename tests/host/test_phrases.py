@@ -16,14 +16,15 @@ from concept_saliency.core.families.sd3 import comfyui as sd3_family
 from concept_saliency.nodes import host
 
 try:
-    from comfy.text_encoders import krea2, qwen3vl, z_image
+    from comfy.text_encoders import krea2, longcat_image, ovis, qwen3vl, z_image
 except ImportError:  # not on this host
     z_image = None
 
 
-def random_clip(tokenizer, model, key: str, tokenizer_data=None, **more):
-    """A text encoder of ComfyUI's with its own tokenizer and few, random weights."""
+def random_clip(tokenizer, model, key: str, tokenizer_data=None, layers=None, **more):
+    """A text encoder of ComfyUI's with its own tokenizer and few, random weights. layers: as many as it needs, None for all."""
     config = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config |= {} if layers is None else {"num_hidden_layers": layers}
     clip = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(tokenizer, model), tokenizer_data=tokenizer_data or {},
                          model_options={f"{key}_model_config": config, **more})
     generator = torch.Generator().manual_seed(0)
@@ -65,10 +66,18 @@ def dev():
     return random_clip(flux.Flux2Tokenizer, flux.flux2_te(), "mistral3_24b", {"mistral3_24b_tokenizer_class": tokenizer})
 
 
-def qwen():
+def qwen(tokenizer=qwen_image.QwenImageTokenizer, te=qwen_image.te):
     with pytest.MonkeyPatch.context() as patch:  # of its eyes, which no phrase needs, one layer will do
         patch.setattr(qwen_vl, "Qwen2VLVisionTransformer", functools.partial(qwen_vl.Qwen2VLVisionTransformer, num_layers=1))
-        return random_clip(qwen_image.QwenImageTokenizer, qwen_image.te(), "qwen25_7b")
+        return random_clip(tokenizer, te(), "qwen25_7b", layers=2)
+
+
+def longcat():
+    return qwen(longcat_image.LongCatImageTokenizer, longcat_image.te)
+
+
+def ovis_image():
+    return random_clip(ovis.OvisTokenizer, ovis.te(), "qwen3_2b", layers=2)
 
 
 def zimage():
@@ -98,6 +107,7 @@ def krea():
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
          "flux2 dev": (dev, "flux2", "mistral3_24b"), "z-image": (zimage, "z_image", "qwen3_4b"),
          "lumina 2": (lumina, "lumina2", "gemma2_2b"), "krea 2": (krea, "krea2", "qwen3vl_4b"),
+         "ovis-image": (ovis_image, "ovis_image", "qwen3_2b"), "longcat-image": (longcat, "longcat_image", "qwen25_7b"),
          "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l")}
 
 
@@ -105,7 +115,8 @@ TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (k
 @torch.no_grad()
 def test_a_phrases_own_tokens_are_found_in_the_template(name):
     build, family, key = TEXTS[name]
-    if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (family in ("z_image", "krea2") and z_image is None):
+    if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (
+            family in ("z_image", "krea2", "ovis_image", "longcat_image") and z_image is None):
         pytest.skip("not on this host")
     clip = build()
     naming = importlib.import_module(f"concept_saliency.core.families.{family}.comfyui")
@@ -117,7 +128,8 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
 
     (cats, cat_row), (dogs, dog_row) = whole("cat"), whole("dog")
     places = [i for i, (a, b) in enumerate(zip(cat_row, dog_row)) if a != b]
-    cut = max(0, len(cat_row) - len(cats))  # of the template, after it was encoded; SD3 has T5's row after CLIP's
+    behind = 5 if family == "longcat_image" else 0
+    cut = max(0, len(cat_row) - len(cats) - behind)  # of the template, after it was encoded; SD3 has T5's row after CLIP's
     first, count = places[0] - cut, len(places)
     if family in ("z_image", "lumina2"):  # whose prompts begin where concepts are put
         assert places[0] + 1 == importlib.import_module(f"concept_saliency.core.families.{family}").CONCEPT_POSITION
@@ -131,6 +143,8 @@ def test_a_phrases_own_tokens_are_found_in_the_template(name):
         own = encode(phrase)
         assert torch.equal(own, vectors[first:first + len(own)])
         after = dog_row[places[-1] + 1:]
+        if family == "longcat_image":  # which fills up before the template's end
+            after = after[len(own) - count:]
         while after[-1:] == dog_row[-1:]:  # padding, if there is any
             after.pop()
         assert row[cut + first + len(own):][:len(after)] == after, "then the template goes on"

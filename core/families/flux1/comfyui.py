@@ -5,6 +5,7 @@ and offloaded weights depend on it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -70,11 +71,11 @@ def embedded(model: Layers, timesteps: Tensor, guidance: Tensor | None, dtype: t
     return vec
 
 
-def block(module: Layers, modulation: Tensor, index: int) -> TextStream | ParallelStream:
-    """The text-stream half of a DoubleStreamBlock, or a SingleStreamBlock, with its own modulation."""
+def block(module: Layers, modulation: Tensor, index: int, activation: Callable | None = None) -> TextStream | ParallelStream:
+    """The text-stream half of a DoubleStreamBlock, or a SingleStreamBlock, with its own modulation. activation: see single_stream."""
     if is_single(module):
         mod, _ = module.modulation(modulation)
-        return single_stream(module, mod.shift, mod.scale, mod.gate)
+        return single_stream(module, mod.shift, mod.scale, mod.gate, activation=activation)
     mod1, mod2 = module.txt_mod(modulation)
     return text_stream(module, mod1.shift, mod1.scale, mod1.gate, mod2.shift, mod2.scale, mod2.gate)
 
@@ -94,11 +95,13 @@ def is_single(module: Layers) -> bool:
     return hasattr(module, "linear1")
 
 
-def single_stream(module: Layers, *modulation: Tensor) -> ParallelStream:
-    """Any SingleStreamBlock. Its two layers do both, attention and MLP."""
+def single_stream(module: Layers, *modulation: Tensor, activation: Callable | None = None) -> ParallelStream:
+    """Any SingleStreamBlock. Its two layers do both, attention and MLP. activation: the MLP's, where it is not the block's `mlp_act`."""
+    activate = activation or module.mlp_act
+
     def enter(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, hidden = module.linear1(x).tensor_split([3 * module.hidden_size], dim=-1)
-        return *split_heads(qkv, module.num_heads, module.norm), module.mlp_act(hidden)
+        return *split_heads(qkv, module.num_heads, module.norm), activate(hidden)
 
     return ParallelStream(*modulation, norm=module.pre_norm, enter=enter, leave=module.linear2)
 

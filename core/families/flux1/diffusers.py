@@ -50,14 +50,14 @@ def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | 
     return model.context_embedder(vectors).expand(len(vec), -1, -1), vec, None
 
 
-def block(module: Layers, modulation: Tensor, index: int) -> TextStream | ParallelStream:
-    """The text-stream half of a FluxTransformerBlock, or a FluxSingleTransformerBlock."""
+def block(module: Layers, modulation: Tensor, index: int, activation: Callable | None = None) -> TextStream | ParallelStream:
+    """The text-stream half of a FluxTransformerBlock, or a FluxSingleTransformerBlock. activation: of the latter's MLP, where it is not
+    the block's `act_mlp`."""
     if hasattr(module, "proj_mlp"):
-        norm = module.norm
+        norm, activate = module.norm, activation or module.act_mlp
         parts = norm.linear(norm.silu(modulation))[:, None].chunk(3, dim=-1)
         qkv = shared_qkv(module.attn)
-        return ParallelStream(*parts, norm=norm.norm, enter=lambda x: (*qkv(x), module.act_mlp(module.proj_mlp(x))),
-                              leave=module.proj_out)
+        return ParallelStream(*parts, norm=norm.norm, enter=lambda x: (*qkv(x), activate(module.proj_mlp(x))), leave=module.proj_out)
     norm = module.norm1_context
     parts = norm.linear(norm.silu(modulation))[:, None].chunk(6, dim=-1)  # shift, scale, gate, for the attention and the MLP
     return TextStream(*parts, norm1=norm.norm, qkv=text_qkv(module.attn), to_out=module.attn.to_add_out, norm2=module.norm2_context,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -74,9 +74,15 @@ def block(module: Layers, modulation: Tensor, index: int) -> TextStream:
 
 
 def layer(module: Layers, modulation: Tensor, qkv: Callable, to_out: Callable) -> TextStream:
-    """A layer of any naming, modulated by time, B x D. Attention and MLP stand between two norms each."""
-    scale1, gate1, scale2, gate2 = module.adaLN_modulation(modulation)[:, None].chunk(4, dim=-1)
-    unmoved = scale1.new_zeros(())
+    """A layer of either naming, modulated by time, B x D."""
+    norms = module.attention_norm1, module.attention_norm2, module.ffn_norm1, module.ffn_norm2
+    return between_norms(module.adaLN_modulation(modulation), norms, qkv, to_out, module.feed_forward)
+
+
+def between_norms(modulation: Tensor, norms: Sequence[Callable], qkv: Callable, to_out: Callable, mlp: Callable) -> TextStream:
+    """A layer whose attention and MLP stand between two norms each, modulated by what it has made of time, B x 4D."""
+    scale1, gate1, scale2, gate2 = modulation[:, None].chunk(4, dim=-1)
+    unmoved, (norm1, behind1, norm2, behind2) = scale1.new_zeros(()), norms
     return TextStream(unmoved, scale1, gate1.tanh(), unmoved, scale2, gate2.tanh(),
-                      norm1=module.attention_norm1, qkv=qkv, to_out=lambda out: module.attention_norm2(within_range(to_out(out))),
-                      norm2=module.ffn_norm1, mlp=lambda x: module.ffn_norm2(within_range(module.feed_forward(x))))
+                      norm1=norm1, qkv=qkv, to_out=lambda out: behind1(within_range(to_out(out))),
+                      norm2=norm2, mlp=lambda x: behind2(within_range(mlp(x))))
