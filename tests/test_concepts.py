@@ -104,3 +104,8 @@ def test_a_phrase_is_what_stands_between_the_parts_of_the_template(phrase, aroun
 
 def test_a_text_that_is_shorter_than_an_empty_one_has_no_tokens():
     assert own_tokens([1, 2], [1, 2, 3, 4]) == slice(2, 2)
+
+
+def test_an_empty_phrase_may_have_a_token_of_its_own_and_the_templates_end_may_stand_behind_padding():
+    assert own_tokens([1, 2, 9, 5], [1, 2, 7, 5]) == slice(2, 3)
+    assert own_tokens([1, 2, 8, 9, 0, 5], [1, 2, 7, 0, 0, 5]) == slice(2, 4)

@@ -50,11 +50,12 @@ class SmallModel(SmallFlux):
         return Drawn(cls.config, cls.empty().diffusion_model, cls.scales)
 
     @classmethod
-    def built(cls, kind: str, config: dict, dtype=torch.float32, operations=None):
+    def built(cls, kind: str, config: dict, dtype=torch.float32, computed=None, operations=None):
+        """dtype: of the weights; computed: of the arithmetic, where that is another."""
         import comfy.supported_models
 
         settings = getattr(comfy.supported_models, kind)(config)
-        settings.set_inference_dtype(dtype, None)
+        settings.set_inference_dtype(dtype, computed)
         settings.custom_operations = operations
         return settings.get_model({})
 
@@ -74,6 +75,16 @@ class SmallOvis(SmallModel):
 
 class SmallLongCat(SmallOvis):
     kind_name, more = "LongCatImage", {}
+
+
+class SmallFlux2(SmallOvis):
+    """Smaller than the model of the golden values."""
+
+    channels, kind_name = 128, "Flux2"
+    config = {**SmallOvis.config, "axes_dim": [16, 16, 16, 16], "theta": 2000, "mlp_ratio": 3.0}
+    more = dict(image_model="flux2", in_channels=128, out_channels=128, patch_size=1, qkv_bias=False, guidance_embed=True,
+                txt_ids_dims=[3], global_modulation=True, mlp_silu_act=True, ops_bias=False, default_ref_method="index",
+                ref_index_scale=10.0)
 
 
 class SmallChroma(SmallModel):

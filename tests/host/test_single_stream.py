@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import comfy.supported_models
 import pytest
 import torch
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from conftest import Clip
 from oracle import of, traces
-from packed import Packed
 from small_models import SmallKrea2, SmallLumina2, SmallZImage
 from test_comfy_compiler import compiler, kept  # noqa: F401
-from test_matrix_neighbours import compiled, overridden
+from test_matrix_neighbours import overridden
 
 MODELS = {"z_image": (SmallZImage, "ZImage"), "lumina2": (SmallLumina2, "ZImage"), "krea2": (SmallKrea2, "Krea2")}  # and hosts' classes
 
@@ -94,14 +91,6 @@ def test_the_compilers_record_is_the_models_own_and_nothing_kept_lies_in_it(smal
     assert [len(look) for look in kept[:depth]] == [whole + 2 * (i + 1) for i in range(depth)]
 
 
-def test_weights_that_can_only_be_read_by_calling(small, apply):
-    packed = type(small)(type(small).drawn(), operations=Packed)
-    model, runs = apply(packed.patcher)
-    expected_model, expected = apply()
-    assert torch.equal(packed.sample(model), small.sample(expected_model))
-    assert torch.equal(recording(runs).scores, recording(expected).scores)
-
-
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.1), (torch.float16, 0.01)], ids=["bf16", "fp16"])
 def test_half_precision(small, apply, dtype, tolerance):
     half = type(small)(type(small).drawn(), dtype=dtype)
@@ -111,25 +100,3 @@ def test_half_precision(small, apply, dtype, tolerance):
     small.sample(expected_model, steps=1)
     scores, wanted = recording(runs).scores, recording(expected).scores
     assert (scores - wanted).abs().max() <= tolerance * wanted.abs().max()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
-def test_torch_compile(small, apply, monkeypatch, backend):
-    """Compiled code stays compiled, and its picture differs from the uncompiled one's as it does without us."""
-    import comfy.ldm.modules.attention
-
-    for module, name in ((comfy.ldm.modules.attention, "optimized_attention"),
-                         (sys.modules[type(small.patcher.model.diffusion_model).__module__], "optimized_attention_masked")):
-        monkeypatch.setattr(module, name, comfy.ldm.modules.attention.attention_pytorch)
-    torch.compiler.reset()
-    plain = small.sample(compiled(small.patcher, backend))
-    mine, runs = apply(compiled(small.patcher, backend))
-    for steps in (3, 5):  # the code is used again
-        assert torch.equal(small.sample(mine, steps=steps), small.sample(compiled(small.patcher, backend), steps=steps))
-    uncompiled, expected = apply()
-    small.sample(uncompiled, steps=5)
-    scores, wanted = recording(runs).scores, recording(expected).scores
-    assert (scores - wanted).abs().max() <= 1e-4 * wanted.abs().max()
-    assert torch.equal(small.sample(compiled(small.patcher, backend)), plain), "nothing of ours is left in the compiled code"
-    torch.compiler.reset()
