@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import diffusers
@@ -52,8 +53,10 @@ class Pipeline:
             next(ticks, None)
             return state
 
+        if "callback_on_step_end" in inspect.signature(type(self.pipe).__call__).parameters:  # LongCat-Image's takes none
+            told["callback_on_step_end"] = tick
         with capture(self.pipe, concepts, contrast=contrast, blocks=blocks) as recordings:
-            images = self.pipe(prompt, height=size[0], width=size[1], output_type="pt", callback_on_step_end=tick,
+            images = self.pipe(prompt, height=size[0], width=size[1], output_type="pt",
                                generator=torch.Generator().manual_seed(seed), **told).images
         next(ticks, None)
         return images.float().cpu(), recordings.latest
