@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .recording import SPACES, Recorder, Recording
+from .recording import Recorder, Recording
 from .saliency import Saliency, presence, saliency
 
 
@@ -29,7 +29,7 @@ class LiveSaliency:
         shown = None
         for sigma in list(self.recorder.steps)[self.looked_at:]:
             self.looked_at += 1
-            step = self.recorder.recordings([sigma])[SPACES[0]]
+            step = next(iter(self.recorder.recordings([sigma]).values()))  # "output", where the model has it
             layers = step.defaults.layers(step.depth, step.singles)
             shown_one = step.scores[:, layers, step.frames // 2, None]
             step = replace(step, scores=shown_one, layers=tuple(layers), frames=1, compression=1)

@@ -88,6 +88,25 @@ class ParallelStream:
         return concepts + self.gate * self.leave(torch.cat((out, self.hidden), dim=-1))
 
 
+@dataclass(frozen=True)
+class TextKeys:
+    """A Block of a model in which text has no stream of its own, but keys in each block's cross-attention. See KeyStream.
+
+    keys: B x C x D -> B x heads x C x d.
+    """
+
+    keys: Callable[[Tensor], Tensor]
+
+    def project(self, concepts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys alone; of queries and values nothing is there."""
+        keys = self.keys(concepts)
+        return keys[..., :0], keys, keys[..., :0]
+
+    def update(self, concepts: Tensor, out: Tensor) -> Tensor:
+        """As they are."""
+        return concepts
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, image_keys: Tensor, image_values: Tensor, self_attention: bool = True) -> Tensor:
     """The concepts' attention output o_c B x C x D, from their queries, keys and values B x heads x C x d and the
     image's keys and values B x heads x N x d. Queries and keys are those after RoPE.
@@ -168,9 +187,14 @@ class ConceptStream:
             self.scores["cross-attention"] = []
 
     @property
+    def seen(self) -> int:
+        """How many blocks have been seen."""
+        return len(next(iter(self.scores.values())))
+
+    @property
     def complete(self) -> bool:
         """Whether every block has been seen."""
-        return len(self.scores["output"]) == self.depth
+        return self.seen == self.depth
 
     def watch(self, module: Layers, image_keys: Tensor, image_values: Tensor, image_out: Tensor, image_pe: Tensor | None,
               image_queries: Tensor | None = None) -> Tensor:
@@ -179,7 +203,7 @@ class ConceptStream:
         image_queries: B x heads x N x d before RoPE; with them cross-attention is theirs with the concepts' keys, as in the authors'
         PascalVOC experiments.
         """
-        block = self.family.block(module, self.modulation, len(self.scores["output"]))
+        block = self.family.block(module, self.modulation, self.seen)
         q, k, v = block.project(self.states)
         out = attend(rotate(q, self.pe), rotate(k, self.pe), v, image_keys, image_values, self.self_attention)
         self.scores["output"].append(output_scores(linear_shares(out) if self.linear else out, image_out))
@@ -189,3 +213,19 @@ class ConceptStream:
         if not self.complete:  # nobody reads the states after the last block
             self.states = within_range(block.update(self.states, out))
         return out
+
+
+class KeyStream(ConceptStream):
+    """The same where text has no stream of its own: concepts' keys in every block's cross-attention against the picture's queries.
+
+    That is the paper's baseline, and the only space there is.
+    """
+
+    def __init__(self, family: Naming, model: Layers, vectors: Tensor, timesteps: Tensor):
+        super().__init__(family, model, vectors, timesteps, None)
+        self.scores = {"cross-attention": []}
+
+    def ask(self, module: Layers, image_queries: Tensor) -> None:
+        """Look on at one block: what the picture asks its text, B x heads x N x d."""
+        _, keys, _ = self.family.block(module, self.modulation, self.seen).project(self.states)
+        self.scores["cross-attention"].append(cross_attention_scores(keys, image_queries))

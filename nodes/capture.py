@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.concepts import ConceptInputs
 from ..core.families import Defaults
 from ..core.recording import Recorder
-from ..core.stream import ConceptStream
+from ..core.stream import ConceptStream, KeyStream
 from . import compiled
 from .active_run import ActiveRun, Call
 from .live_preview import LivePreview
@@ -46,6 +46,7 @@ class Capture:
                  image_size: tuple[int, int] | None = None, preview: LivePreview | None = None):
         self.family, self.inputs, self.defaults, self.window, self.runs = family, inputs, defaults, window, runs
         self.singles = defaults.singles_of(inputs.blocks)
+        self.keys_only = getattr(family, "KEYS_ONLY", False)
         self.image_size, self.preview = image_size, preview
         self.run: ActiveRun | None = None
         self.order: tuple[str, ...] = ()  # of what the transformer is called with
@@ -152,7 +153,11 @@ class Capture:
         def run(args: dict, extra: dict) -> dict:
             options = args.get("transformer_options") or {}
             place = index, *self.family.picture(args, image_tokens, seen)
-            attention = functools.partial(self.attention, place, options.get("optimized_attention_override"))
+            override = options.get("optimized_attention_override")
+            if self.keys_only:
+                attention = functools.partial(self.second, [], place, override)
+            else:
+                attention = functools.partial(self.attention, place, override)
             args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
             return before(args, extra) if before is not None else extra["original_block"](args)
 
@@ -171,10 +176,20 @@ class Capture:
             return self.attention((NEXT, None, -image_tokens, 0), override, function, q, k, *args, **kwargs)
         return function(q, k, *args, **kwargs) if override is None else override(function, q, k, *args, **kwargs)
 
+    def second(self, before: list, place, override, function, *args, **kwargs):
+        """optimized_attention_override of one block in which the picture attends to itself, then to the text, and, with the same queries,
+        to what else there may be: a look at the second attention. before: as many as there were in the block."""
+        before.append(True)
+        if len(before) == 2:
+            return self.attention(place, override, function, *args, **kwargs)
+        return function(*args, **kwargs) if override is None else override(function, *args, **kwargs)
+
     def attention(self, place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block: the attention as it would have been, and a look at it."""
         arguments = (q, k, v, heads, *args)
         out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
+        if self.keys_only:
+            k = v = q
         if isinstance(k, Tensor) and isinstance(v, Tensor):
             if k.ndim == 3:  # B x N x D, and values sometimes with their heads apart
                 k, v = (x.flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (k, v))
@@ -195,12 +210,14 @@ class Capture:
             rows = call.rows
             call.blocks = list(self.family.blocks(call.transformer, self.singles).values())
             with compiled.unrecorded():
-                stream = ConceptStream(self.family, call.transformer, self.run.vectors_like(context), timestep[rows],
-                                       None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
+                given = self.family, call.transformer, self.run.vectors_like(context), timestep[rows]
+                stream = KeyStream(*given) if self.keys_only else ConceptStream(
+                    *given, None if guidance is None else guidance[rows], self.inputs.cross_attention, singles=self.singles)
             call.begin(stream)
 
     def look(self, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Tensor | None, first: int, end: int) -> None:
-        """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys.
+        """Block `index` has computed an attention: keys and values B x heads x N x d, output B x N x D, RoPE of the keys; where text has
+        no stream of its own, the queries in place of both.
 
         first, end: the picture's own tokens, counted from the last where negative. Only the block whose turn it is counts, and
         only its first attention over the picture; NEXT is whichever turn it is.
@@ -210,7 +227,7 @@ class Capture:
             self.begin(out, call.timestep, None)
         if call is None or call.stream is None or call.stream.complete or k.shape[2] < max(end, -first):
             return
-        turn = len(call.stream.scores["output"])
+        turn = call.stream.seen
         if index not in (NEXT, turn):
             return
         rows, image = call.rows, slice(first, end or None)
@@ -220,7 +237,10 @@ class Capture:
                 if call.stream.pe is None and getattr(self.family, "AT_FIRST_TOKEN", False):
                     call.stream.pe = pe[:, :, :1].clone()
                 pe = pe[:, :, image]
-            call.stream.watch(call.blocks[turn], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe)
+            if self.keys_only:
+                call.stream.ask(call.blocks[turn], k[rows][:, :, image])
+            else:
+                call.stream.watch(call.blocks[turn], k[rows][:, :, image], v[rows][:, :, image], out[rows][:, image], pe)
         call.keep()
         if self.image_size is not None and call.stream.complete:
             raise EarlyExit

@@ -56,7 +56,10 @@ class ConceptSaliency(io.ComfyNode):
             result = result.at_size(tuple(image.shape[1:3]))
         masks = soft_masks(result)
         heatmaps = torch.cat([render.heatmaps(of_picture) for of_picture in masks])  # one by one: a video has many
-        tell(cls, warnings)
+        remarks = [] if recording.space == space else [
+            f"In this model text has no stream of its own, so there is no space '{space}': these maps are of the space "
+            f"'{recording.space}', the only one it has."]
+        tell(cls, warnings, remarks)
         preview = ui.PreviewImage(render.tiles(result, masks, image), cls=cls).as_dict()
         preview |= explorer.data(result, image, recording=recording, layers=layers, temperature=temperature)
         return io.NodeOutput(result, heatmaps, masks.flatten(0, 1), ui=preview)

@@ -7,9 +7,11 @@ from itertools import takewhile
 
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
+import comfy.ldm.hunyuan_video.model
 import comfy.ldm.lumina.model
 import comfy.ldm.modules.diffusionmodules.mmdit
 import comfy.ldm.qwen_image.model
+import comfy.ldm.wan.model
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -24,12 +26,16 @@ from ..core.families.chroma import comfyui as chroma
 from ..core.families.chroma_radiance import comfyui as chroma_radiance
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
+from ..core.families.hunyuan_video import comfyui as hunyuan_video
+from ..core.families.hunyuan_video15 import comfyui as hunyuan_video15
 from ..core.families.krea2 import comfyui as krea2
 from ..core.families.longcat_image import comfyui as longcat_image
 from ..core.families.lumina2 import comfyui as lumina2
 from ..core.families.ovis_image import comfyui as ovis_image
 from ..core.families.qwen_image import comfyui as qwen_image
 from ..core.families.sd3 import comfyui as sd3
+from ..core.families.wan import comfyui as wan
+from ..core.families.wan22 import comfyui as wan22
 from ..core.families.z_image import comfyui as z_image
 from ..core.recording import joined
 from . import compiled
@@ -50,7 +56,9 @@ _TRANSFORMERS = {**dict.fromkeys((flux1, flux2, ovis_image, longcat_image), comf
                  z_image: comfy.ldm.lumina.model.NextDiT, lumina2: comfy.ldm.lumina.model.NextDiT, krea2: SingleStreamDiT,
                  qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma,
                  chroma_radiance: comfy.ldm.chroma.model.Chroma,
-                 sd3: comfy.ldm.modules.diffusionmodules.mmdit.MMDiT}
+                 sd3: comfy.ldm.modules.diffusionmodules.mmdit.MMDiT,
+                 hunyuan_video: comfy.ldm.hunyuan_video.model.HunyuanVideo, hunyuan_video15: comfy.ldm.hunyuan_video.model.HunyuanVideo,
+                 wan: comfy.ldm.wan.model.WanModel, wan22: comfy.ldm.wan.model.WanModel}
 
 
 def family_of(model):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..core.recording import Recording
+from ..core.recording import SPACES, Recording
 
 KEPT = 4  # runs; enough for two samplers on one model and a comparison with the time before
 
@@ -70,10 +70,15 @@ class ConceptRuns:
                                        "Attention node, so the newest recording is shown."]
 
     def recording(self, latent: Tensor | None, space: str) -> tuple[Recording, list[str]]:
-        """The recording of `find` in one space, and warnings. Raises ValueError when the run recorded nothing there."""
+        """The recording of `find` in one space, and warnings; where the model has no space "output", that of its only one.
+
+        Raises ValueError when the run recorded nothing there.
+        """
         run, warnings = self.find(latent)
         if not run.recordings:
             raise ValueError("The sampler ran, but nothing was recorded. " + " ".join(run.notes))
+        if space == SPACES[0] and space not in run.recordings:  # the model has none
+            return next(iter(run.recordings.values())), warnings
         if space not in run.recordings:
             raise ValueError(f"The space '{space}' was not recorded. Switch on 'cross_attention' in Concept Attention and sample again.")
         return run.recordings[space], warnings

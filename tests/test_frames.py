@@ -7,6 +7,7 @@ import torch
 
 from concept_saliency.core import explore, render
 from concept_saliency.core.families import flux1
+from concept_saliency.core.live import LiveSaliency
 from concept_saliency.core.masks import mask, soft_masks
 from concept_saliency.core.recording import Recorder, Recording
 from concept_saliency.core.saliency import Saliency, saliency
@@ -109,6 +110,15 @@ def test_the_explorer_gets_the_frames_that_are_shown(tmp_path):
     assert maps.shape == (4, 8, 3, 2, 4)  # all steps, then each alone
     first = saliency(recording, "all", 0.0, 0.0)
     assert (maps[1] == explore.as_levels(explore.rows(first)[render.previewed(shown)])).all()
+
+
+def test_while_it_is_drawn_the_middle_frame_shows_in_whatever_space_there_is():
+    defaults = replace(flux1.DEFAULTS, first_layer=0.0)
+    recorder = Recorder(["cat"], ["sky"], "flux1", defaults, [1.0, 0.0], 2, (16, 32), frames=3, compression=4)
+    scores = torch.randn(2, 1, 2, 3 * 2, generator=torch.Generator().manual_seed(0))
+    recorder.add(1.0, {"cross-attention": scores})
+    shown, whole = LiveSaliency(recorder).newest(), saliency(recorder.finish()["cross-attention"], "all")
+    torch.testing.assert_close(shown.maps[0], whole.maps[4])
 
 
 def explore_file(path):

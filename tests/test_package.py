@@ -127,7 +127,8 @@ SHARED = ("z_image", "lumina2", "krea2")  # families without blocks of their own
 
 @pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8), ("z_image", 30), ("lumina2", 26), ("krea2", 28),
                                            ("qwen_image", 60), ("chroma", 19), ("chroma_radiance", 19), ("ovis_image", 6),
-                                           ("longcat_image", 10), ("sd3", 24)])
+                                           ("longcat_image", 10), ("sd3", 24), ("hunyuan_video", 20), ("hunyuan_video15", 54),
+                                           ("wan", 40), ("wan22", 30)])
 def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
     family, table = FAMILIES[family], (ROOT / "README.md").read_text(encoding="utf-8").split("## Models")[1].split("\n## ")[0]
     layers, first_step = family.DEFAULTS.layers(depth), family.DEFAULTS.first_step
@@ -135,6 +136,8 @@ def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
     ends = "-".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
     auto = f"layers {ends} of {depth}, {steps}, temperature {family.DEFAULTS.temperature:g}"
     blocks = "layers that text and image share" if family.NAME in SHARED else "double-stream blocks"
+    if getattr(family, "KEYS_ONLY", False):
+        blocks = "cross-attention to the text"
     start = f"| {family.TITLE} | {blocks} | {auto} |"
     assert sum(line.startswith(start) for line in table.split("\n")) == 1, start
     assert table.count("\n| ") == 1 + len(FAMILIES)

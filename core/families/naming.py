@@ -18,7 +18,8 @@ Layers = Any  # a model, or a part of one, of a library's own class: which layer
 class Naming(Protocol):
     """What core.stream needs of any. PATCH, PIXELS: a token's side in latent values and in pixels. AT_FIRST_TOKEN = True is said by
     families whose concepts stand where the prompt's first token does, wherever that is; COMPRESSION by those that draw videos: how
-    many frames a latent frame stands for, but the first, which stands for one."""
+    many frames a latent frame stands for, but the first, which stands for one. KEYS_ONLY = True is said by families in which text has
+    no stream of its own, see core.stream.KeyStream."""
 
     NAME: str
     DEFAULTS: Defaults

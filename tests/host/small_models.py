@@ -179,3 +179,51 @@ class SmallSD35(SmallSD3):
     """SD3.5 medium: normalised queries and keys, and a second attention over the picture in the first blocks."""
 
     more = dict(qk_norm="rms", x_block_self_attn_layers=[0, 1])
+
+
+class SmallHunyuanVideo(SmallModel):
+    frames, width = (3,), 40
+    config = dict(in_channels=16, out_channels=16, patch_size=[1, 2, 2], vec_in_dim=24, context_in_dim=40, hidden_size=64, num_heads=2,
+                  depth=3, depth_single_blocks=2, axes_dim=[8, 12, 12], theta=256, guidance_embed=True, byt5=False, vision_in_dim=None)
+    kind, more = "HunyuanVideo", {}
+
+    @classmethod
+    def empty(cls, **made):
+        import comfy.ldm.hunyuan_video.model
+
+        config = {"image_model": "hunyuan_video", "mlp_ratio": 4.0, "qkv_bias": True, "meanflow": False, "meanflow_sum": False,
+                  "use_cond_type_embedding": False, **cls.config, **cls.more}
+        known = comfy.ldm.hunyuan_video.model.HunyuanVideoParams.__dataclass_fields__.keys() | {"image_model"}
+        return cls.built(cls.kind, {name: value for name, value in config.items() if name in known}, **made)
+
+    def conditioning(self, seed: int = 0, tokens: int = 9, **more):
+        generator = torch.Generator().manual_seed(seed)
+        text = torch.randn(1, tokens, self.width, generator=generator)
+        return [[text, {"pooled_output": torch.randn(1, 24, generator=generator), "guidance": 6.0, **more}]]
+
+
+class SmallHunyuanVideo15(SmallHunyuanVideo):
+    channels, kind = 32, "HunyuanVideo15"
+    config = {**SmallHunyuanVideo.config, "in_channels": 65, "out_channels": 32, "patch_size": [1, 1, 1], "vec_in_dim": None,
+              "guidance_embed": False, "depth_single_blocks": 0, "byt5": True, "vision_in_dim": 20}
+    more = {"use_cond_type_embedding": True, "meanflow_sum": True}
+
+
+class SmallWan(SmallModel):
+    frames, width, kind = (3,), 40, "WAN21_T2V"
+    config = dict(model_type="t2v", dim=64, out_dim=16, num_heads=4, ffn_dim=96, num_layers=3, in_dim=16, text_dim=40)
+
+    @classmethod
+    def empty(cls, **made):
+        return cls.built(cls.kind, {"image_model": "wan2.1", "patch_size": (1, 2, 2), "freq_dim": 256, "window_size": (-1, -1),
+                                    "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6, **cls.config}, **made)
+
+
+class SmallWanOfAPicture(SmallWan):
+    kind = "WAN21_I2V"
+    config = {**SmallWan.config, "model_type": "i2v", "in_dim": 36}
+
+
+class SmallWan22(SmallWan):
+    channels, kind = 48, "WAN22_T2V"
+    config = {**SmallWan.config, "in_dim": 48, "out_dim": 48}

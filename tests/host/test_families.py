@@ -118,7 +118,8 @@ def newest(runs, space="output"):
 
 
 def test_every_family_has_a_case():
-    assert {case.family for case in CASES.values()} == set(FAMILIES)
+    videos = {name for name, family in FAMILIES.items() if hasattr(family, "COMPRESSION")}  # see test_video.py
+    assert {case.family for case in CASES.values()} == set(FAMILIES) - videos
 
 
 def test_golden_values_come_out_through_the_nodes(case, data):

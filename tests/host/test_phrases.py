@@ -9,10 +9,11 @@ import comfy.supported_models_base
 import pytest
 import torch
 from comfy import sd1_clip
-from comfy.text_encoders import flux, lumina2, qwen_image, qwen_vl, sd3_clip
+from comfy.text_encoders import flux, hunyuan_image, hunyuan_video, lumina2, qwen_image, qwen_vl, sd3_clip, wan
 from comfy.text_encoders.flux import T5XXLTokenizer
 from concept_saliency.core.families.flux1 import comfyui
 from concept_saliency.core.families.sd3 import comfyui as sd3_family
+from concept_saliency.core.families.wan import comfyui as wan_family
 from concept_saliency.nodes import host
 
 try:
@@ -104,17 +105,44 @@ def krea():
         return random_clip(krea2.Krea2Tokenizer, krea2.te(), "qwen3vl_4b")
 
 
+class Llama(Bytes):
+    """The same for HunyuanVideo's, whose file not every copy of ComfyUI has; with the tokens at which its template is cut."""
+
+    KNOWN = {"<|start_header_id|>": 128006, "<|end_header_id|>": 128007, "<|eot_id|>": 128009, "user": 882, "\n\n": 271}
+
+    def __call__(self, text):
+        parts = re.split("(" + "|".join(map(re.escape, self.KNOWN)) + ")", text)
+        return {"input_ids": [128000, *sum(([self.KNOWN[part]] if part in self.KNOWN else [100 + byte for byte in part.encode()]
+                                            for part in parts), [])]}
+
+
+def hunyuan():
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hunyuan_video, "LlamaTokenizerFast", Llama)
+        return random_clip(hunyuan_video.HunyuanVideoTokenizer, hunyuan_video.hunyuan_video_clip(), "llama", clip_l_model_config=small)
+
+
+def hunyuan15():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qwen_vl, "Qwen2VLVisionTransformer", functools.partial(qwen_vl.Qwen2VLVisionTransformer, num_layers=1))
+        return random_clip(hunyuan_video.HunyuanVideo15Tokenizer, hunyuan_image.te(byt5=False), "qwen25_7b")
+
+
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
          "flux2 dev": (dev, "flux2", "mistral3_24b"), "z-image": (zimage, "z_image", "qwen3_4b"),
          "lumina 2": (lumina, "lumina2", "gemma2_2b"), "krea 2": (krea, "krea2", "qwen3vl_4b"),
          "ovis-image": (ovis_image, "ovis_image", "qwen3_2b"), "longcat-image": (longcat, "longcat_image", "qwen25_7b"),
-         "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l")}
+         "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l"),
+         "hunyuan video": (hunyuan, "hunyuan_video", "llama"), "hunyuan video 1.5": (hunyuan15, "hunyuan_video15", "qwen25_7b")}
 
 
 @pytest.mark.parametrize("name", TEXTS)
 @torch.no_grad()
 def test_a_phrases_own_tokens_are_found_in_the_template(name):
     build, family, key = TEXTS[name]
+    if family == "hunyuan_video15" and not hasattr(hunyuan_video, "HunyuanVideo15Tokenizer"):
+        pytest.skip("not on this host")
     if (family == "flux2" and not hasattr(flux, "KleinTokenizer")) or (
             family in ("z_image", "krea2", "ovis_image", "longcat_image") and z_image is None):
         pytest.skip("not on this host")
@@ -175,3 +203,22 @@ def test_t5s_own_tokens_are_those_before_the_end():
         numbers = tokenizer(phrase)["input_ids"][:-1]
         assert encode(phrase).tolist() == [[number, i] for i, number in enumerate(numbers)]
     assert len(encode("")) == 0
+
+
+@torch.no_grad()
+def test_of_a_wan_umt5s_own_tokens_are_those_before_the_end():
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["a cat", "the red dog (red:1.3)", "cats and dogs"] * 9), vocab_size=40,
+                                             model_writer=model, model_type="char", pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+                                             hard_vocab_limit=False, minloglevel=2)
+    config = {"d_model": 32, "d_ff": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1}
+    clip = random_clip(wan.WanT5Tokenizer, wan.te(), "umt5xxl", {"spiece_model": model.getvalue()}, umt5xxl_model_config=config)
+    encode, pieces = host.phrase_encoder(clip, wan_family), sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    for phrase in ("cat", "a (red:1.3) cat"):
+        vectors = clip.encode_from_tokens(clip.tokenize(phrase, disable_weights=True))[0]
+        assert torch.equal(encode(phrase), vectors[:len(pieces.encode(phrase))].float()) and len(vectors) == 512
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2)
