@@ -48,16 +48,16 @@ def mask(saliency: Saliency, concept: str = "", method: str = "auto", threshold:
     """The mask of one concept, B x H x W float32 in 0..1, exactly 0 outside and exactly 1 inside its edge.
 
     concept: its name or number, or several joined by "+" for their union; empty for the first. method: "auto", the
-    islands above Otsu's threshold in which the concept beats every rival somewhere, and nothing where it is not there;
-    "mean", above the map's own mean (the paper's); "otsu", above Otsu's threshold; "percentile", the strongest
-    1 - threshold of all pixels; "absolute", above threshold; "argmax", above every other concept and
-    every contrast concept; "soft", the map itself. image: B x H x W x 3 in 0..1; the maps' edges then
+    islands above Otsu's threshold in which the concept beats every rival somewhere, of the map against the rivals that prevail
+    (see against_prevailing), and nothing where it is not there; "mean", above the map's own mean (the paper's); "otsu", above
+    Otsu's threshold; "percentile", the strongest 1 - threshold of all pixels; "absolute", above threshold; "argmax", above every
+    other concept and every contrast concept; "soft", the map itself. image: B x H x W x 3 in 0..1; the maps' edges then
     follow the picture's. Raises ValueError for an unknown concept or method, or an image of another size.
     """
     if method not in METHODS:
         raise ValueError(f"method is '{method}', expected one of {', '.join(METHODS)}")
     rows = rows_of(concept, saliency.concepts)
-    maps = saliency.pixels(saliency.maps[:, rows])
+    maps = saliency.pixels((against_prevailing(saliency) if method == "auto" else saliency.maps)[:, rows])
     if method == "argmax":
         maps = torch.stack((maps.amax(dim=1), saliency.pixels(rivals(saliency, rows)).amax(dim=1)), dim=1)
     if image is not None:
@@ -82,6 +82,20 @@ def rivals(saliency: Saliency, rows: list[int]) -> Tensor:
     others = [row for row in range(len(saliency.concepts)) if row not in rows]
     maps = torch.cat((saliency.maps[:, others], saliency.contrast_maps), dim=1)
     return maps if maps.shape[1] else torch.zeros_like(saliency.maps[:, :1])
+
+
+def against_prevailing(saliency: Saliency) -> Tensor:
+    """The concepts' maps B x C x h x w, as if every contrast concept took part in the softmax only as much as it has of the picture.
+
+    Contrast concepts are guesses: what has little of the picture has parts of things (a wall of a house for "floor") and no ground
+    of its own. It counts by the square of its mean share, the largest counts in full.
+    """
+    if not saliency.contrast:
+        return saliency.maps
+    shares = saliency.contrast_maps.mean(dim=(2, 3), keepdim=True)
+    doubts = 1 - (shares / shares.amax(dim=1, keepdim=True).clamp_min(1e-9)) ** 2
+    left = 1 - (doubts * saliency.contrast_maps).sum(dim=1, keepdim=True)
+    return (saliency.maps / left.clamp_min(1e-6)).clamp(0, 1)
 
 
 def automatic(saliency: Saliency, rows: list[int], maps: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """Masks an artist can use."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from concept_saliency.core import regions, render
-from concept_saliency.core.masks import METHODS, Shaping, feather, mask, refine, shape, soft_masks, without_specks
+from concept_saliency.core.masks import METHODS, Shaping, against_prevailing, feather, mask, refine, shape, soft_masks, without_specks
 from concept_saliency.core.saliency import Saliency
 
 
@@ -143,6 +144,37 @@ def test_auto_leaves_out_an_island_in_which_a_rival_wins():
     saliency.maps[0, 1, :4, :4] = 0.52
     saliency.contrast_maps[0, 0, :4, :4] = 0
     assert mask(saliency, "disc", "otsu")[0, :50, :50].all() and not mask(saliency, "disc")[0, :80, :80].any()
+
+
+def house(wall: float, floor: float = 0.0) -> Saliency:
+    """A roof, and under it a wall of which `floor` has a share; the grass has everything else, but for a strip with `floor`."""
+    maps = torch.zeros(1, 3, 8, 8)  # house, grass, floor
+    maps[0, 1] = 1
+    maps[0, :, 2:4, 2:6] = torch.tensor([0.9, 0.1, 0.0])[:, None, None]
+    maps[0, :, 4:6, 2:6] = torch.tensor([wall, 1 - wall - floor, floor])[:, None, None]
+    return Saliency(("house",), maps[:, :1], (128, 128), (128, 128), torch.ones(1, 1), ("grass", "floor"), maps[:, 1:])
+
+
+def test_auto_takes_back_what_a_rival_has_that_is_hardly_there():
+    both, roof = torch.zeros(2, 128, 128)
+    both[32:96, 32:96] = 1
+    roof[32:64, 32:96] = 1
+    for made, expected in ((house(0.2, 0.75), both), (house(0.05), roof)):
+        found = mask(made, "house")[0]
+        assert ((found * expected).sum() / (found + expected).clamp(max=1).sum()).item() > 0.8
+    assert mask(house(0.2, 0.75), "house", "otsu")[0, 80:96].sum() == 0, "the wall's lower half is the floor's otherwise"
+
+
+def test_rivals_that_prevail_count_in_full():
+    """By hand: 'floor' has five ninths of what the grass has, and counts the square of that."""
+    maps = torch.tensor([[[[0.5, 0.0]], [[0.0, 0.9]], [[0.5, 0.0]]]])
+    given = Saliency(("house",), maps[:, :1], (16, 32), (16, 32), torch.ones(1, 1), ("grass", "floor"), maps[:, 1:])
+    doubt = 1 - (0.5 / 0.9)**2
+    assert torch.allclose(against_prevailing(given), torch.tensor([[[[0.5 / (1 - doubt * 0.5), 0.0]]]]))
+    level = replace(given, contrast_maps=torch.full_like(maps[:, 1:], 0.25))
+    assert torch.equal(against_prevailing(level), given.maps), "none prevails"
+    nothing = replace(given, contrast_maps=torch.zeros_like(maps[:, 1:]))
+    assert torch.equal(against_prevailing(nothing), given.maps)
 
 
 def test_auto_with_no_rival_at_all_is_the_whole_picture():

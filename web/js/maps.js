@@ -84,12 +84,16 @@ export class Maps {
    * size: its pixels.
    */
   enlarged(moment, picture, rows, height = this.size[0], width = this.size[1]) {
+    return this.enlargedPlanes(rows.map((row) => this.plane(moment, picture, row)), height, width);
+  }
+
+  /** The same of planes of levels, whoever made them. */
+  enlargedPlanes(planes, height = this.size[0], width = this.size[1]) {
     const down = places(height, this.size[0] / this.extent[0], this.height);
     const { first, second, weight } = places(width, this.size[1] / this.extent[1], this.width);
     const line = new Float64Array(this.width);
     const out = new Float32Array(height * width);
-    for (const row of rows) {
-      const plane = this.plane(moment, picture, row);
+    for (const plane of planes) {
       for (let y = 0; y < height; y++) {
         const above = down.first[y] * this.width;
         const below = down.second[y] * this.width;

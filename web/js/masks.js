@@ -60,6 +60,21 @@ export class Masks {
       refining ? this.guide.refined(this.map(row, false)) : this.maps.enlarged(0, this.picture, [row]));
   }
 
+  /** A concept's map against the rivals that prevail, as core/masks.py's against_prevailing makes it, on the picture's pixels. */
+  prevailing(row, refining) {
+    return this.keep(`prevailing ${row} ${refining}`, () => {
+      if (refining) return this.guide.refined(this.prevailing(row, false));
+      const { maps, picture } = this;
+      const contrast = maps.names.map((_, other) => maps.plane(0, picture, other)).slice(maps.concepts.length);
+      const shares = contrast.map((plane) => plane.reduce((sum, level) => sum + level, 0));
+      const doubts = shares.map((share) => 1 - (share / Math.max(...shares, 1e-9)) ** 2);
+      return maps.enlargedPlanes([Float32Array.from(maps.plane(0, picture, row), (level, i) => {
+        const left = contrast.reduce((rest, plane, k) => rest - doubts[k] * plane[i], maps.top);
+        return Math.min(1, Math.max(0, level / Math.max(left, 1e-6 * maps.top))) * maps.top;
+      })]);
+    });
+  }
+
   /** The strongest of everything but `rows`, on the picture's pixels. */
   rival(rows, refining) {
     return this.keep(`rival ${rows} ${refining}`, () =>
@@ -90,7 +105,7 @@ export class Masks {
     return out;
   }
 
-  /** Islands above Otsu's threshold in which the concept beats every rival somewhere, if it is there at all. */
+  /** Islands of that map above Otsu's threshold in which the concept beats every rival somewhere, if it is there at all. */
   automatic(rows, refining) {
     const { height, width, maps, picture } = this;
     const out = new Uint8Array(height * width);
@@ -100,8 +115,8 @@ export class Masks {
       const plane = maps.plane(0, picture, row);
       const beats = (level, i) => (others.length ? others.every((other) => level > other[i]) : level > 0);
       if (plane.filter(beats).length / plane.length < THERE) continue;
-      const [map, own] = [this.map(row, refining), this.map(row, false)];
-      const limit = this.limit(row, "otsu", 0, refining);
+      const [map, own] = [this.prevailing(row, refining), this.map(row, false)];
+      const limit = this.keep(`auto ${row} ${refining}`, () => otsu(map));
       const flat = map.every((value) => value === map[0]);
       const above = new Uint8Array(map.length);
       for (let i = 0; i < map.length; i++) if (flat || map[i] > limit) above[i] = 1;
