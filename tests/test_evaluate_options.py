@@ -59,12 +59,11 @@ def test_differences_are_those_of_the_same_scenes():
     assert evaluate_options.beside(worse, plain, "presence AUROC")[:2] == pytest.approx((0.0, -1.0))
 
 
-def test_the_command_compares_what_is_named_with_the_current_way():
-    done = CliRunner().invoke(evaluate_options.command, ["otsu", "--world", "hard", "--scenes", "2", "--tuning"])
+def test_the_command_compares_what_is_named_with_the_rule_before():
+    done = CliRunner().invoke(evaluate_options.command, ["current", "--world", "hard", "--scenes", "2", "--tuning"])
     assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    rows = [line for line in lines if line.startswith(("| current |", "| otsu |", "| the paper"))]
-    assert [row.split(" | ")[0] for row in rows] == ["| current", "| otsu"] * 4, "figures and kinds, in both spaces"
+    rows = [line for line in done.stdout.splitlines() if line.startswith(tuple(f"| {name} |" for name in OPTIONS))]
+    assert [row.split(" | ")[0] for row in rows] == ["| equal rivals", "| current"] * 4, "figures and kinds, in both spaces"
     assert f"seeds {evaluate_options.TUNING} to {evaluate_options.TUNING + 1}" in done.stdout
     ap = rows[1].split(" | ")[evaluate_options.MEANS.index("AP") + 1]
     assert ap.endswith("(+0.000: +0.000 to +0.000)"), "the same maps"
