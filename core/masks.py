@@ -120,7 +120,7 @@ def limits(maps: Tensor, method: str, threshold: float) -> Tensor:
     if method == "otsu":
         from kornia.filters import otsu_threshold
 
-        values = torch.stack([otsu_threshold(one[None])[1].flatten()[0] for one in flat])
+        values = torch.stack([otsu_threshold(one[None])[1].squeeze() for one in flat])
     elif method == "percentile":
         values = torch.from_numpy(np.quantile(flat.flatten(1).numpy(), threshold, axis=1))
     else:
@@ -164,32 +164,35 @@ def without_specks(inside: Tensor) -> Tensor:
 
 def _large(inside: np.ndarray, least: float) -> np.ndarray:
     """The islands of a mask H x W bool that have at least so many pixels."""
-    islands, count = ndimage.label(inside)
-    return inside & (np.bincount(islands.ravel(), minlength=count + 1) >= least)[islands]
+    islands, _ = ndimage.label(inside)
+    return inside & (np.bincount(islands.ravel()) >= least)[islands]
 
 
 def shape(given: Tensor, shaping: Shaping) -> Tensor:
     """One mask H x W bool -> H x W float32."""
     inside = given.numpy()
-    if shaping.min_area > 0:
+    if shaping.min_area:
         inside = _large(inside, shaping.min_area)
     if shaping.fill_holes:
         inside = ndimage.binary_fill_holes(inside)
-    if shaping.grow > 0 and inside.any():
-        inside = ndimage.distance_transform_edt(~inside) <= shaping.grow
-    if shaping.grow < 0 and not inside.all():
-        inside = ndimage.distance_transform_edt(inside) > -shaping.grow
+    if shaping.grow:
+        inside = _moved(inside, shaping.grow)
     if shaping.invert:
         inside = ~inside
     mask = torch.from_numpy(inside.astype(np.float32))
     return feather(mask, shaping.feather) if shaping.feather > 0 else mask
 
 
+def _moved(inside: np.ndarray, pixels: int) -> np.ndarray:
+    """A mask H x W bool whose edge lies so far further out, or in where negative."""
+    if pixels < 0:
+        return ~_moved(~inside, -pixels)
+    return ndimage.distance_transform_edt(~inside) <= pixels if inside.any() else inside
+
+
 def feather(mask: Tensor, width: int) -> Tensor:
     """Blur a mask H x W so that it is exactly 0 and 1 beyond `width` pixels from its edge."""
     from kornia.filters import gaussian_blur2d
 
-    size = 2 * width + 1
-    tall, wide = (min(size, 2 * side - 1) for side in mask.shape)  # a border cannot be wider than the picture
-    blurred = gaussian_blur2d(mask[None, None], (tall, wide), (width / 3, width / 3), border_type="replicate")[0, 0]
+    blurred = gaussian_blur2d(mask[None, None], 2 * width + 1, (width / 3, width / 3), border_type="replicate").view_as(mask)
     return torch.where(blurred < _CRUMB, 0.0, torch.where(blurred > 1 - _CRUMB, 1.0, blurred))

@@ -52,14 +52,14 @@ TESTS = {  # what to run when a module is changed; of the masks not those of lar
     "pictures": ["tests/test_pictures.py"],
     "recording": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_recording.py", "tests/test_files.py"],
     "regions": ["tests/test_regions.py"],
-    "render": ["tests/test_render.py"],
+    "render": ["tests/test_captions.py", "tests/test_render.py"],
     "saliency": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_files.py"],
     "stream": ["tests/test_equations.py", "tests/test_stream.py", "tests/test_golden.py"]}
 LIKELY = {("Add", "Sub"), ("Sub", "Add"), ("Mul", "Div"), ("Div", "Mul"), ("FloorDiv", "Mul"), ("Mod", "Mul"), ("Pow", "Mul"),
           ("BitOr", "BitAnd"), ("BitAnd", "BitOr"), ("Lt", "LtE"), ("Lt", "Gt"), ("LtE", "Lt"), ("LtE", "Gt"), ("Gt", "GtE"), ("Gt", "Lt"),
           ("GtE", "Gt"), ("GtE", "Lt"), ("Eq", "NotEq"), ("NotEq", "Eq"), ("Is", "IsNot"), ("IsNot", "Is")}
 QUIETLY = ["-x", "-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
-SLOW = 0.5  # seconds a test
+SLOW = 1.0  # seconds a test
 PATIENCE = 8  # times the processor's time that the tests take when nothing is changed; a change that makes them hang is noticed
 MEMORY = 6 * 2**30  # bytes, for a change may ask for any number of pixels
 

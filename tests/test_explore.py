@@ -64,6 +64,47 @@ def test_never_more_than_the_limit(tmp_path, monkeypatch):
     assert explore.save(tmp_path / "none", shown, recording=recording) == [] and not (tmp_path / "none").exists()
 
 
+def test_maps_to_make_masks_from_take_four_bytes_each_and_nothing_beside_them(tmp_path, monkeypatch):
+    recording = recorded(steps=9)
+    shown, picture = saliency(recording), 4 * 5 * 4 * 6
+    for limit, moments, pictures in ((6 * picture, 3, 2), (2 * picture, 1, 2), (2 * picture - 1, 1, 1), (picture, 1, 1)):
+        monkeypatch.setattr(explore, "MAX_BYTES", limit)
+        assert len(explore.save(tmp_path / "file", shown, True, recording)) == pictures
+        tensors, _ = read(tmp_path / "file")
+        assert tensors["maps"].shape[:2] == (moments, pictures) and tensors["maps"].nbytes <= limit and "rest" not in tensors
+    monkeypatch.setattr(explore, "MAX_BYTES", picture - 1)
+    assert explore.save(tmp_path / "none", shown, True) == []
+
+
+def test_a_million_tokens_fit(tmp_path):
+    """A byte each for the map and for its rest: two megabytes."""
+    for size, there in (((1000, 1000), [0]), ((1000, 1001), [])):
+        shown = Saliency(("a",), torch.zeros(1, 1, *size), size, size, torch.zeros(1, 1), (), torch.zeros(1, 0, *size))
+        assert explore.save(tmp_path / "file", shown) == there
+
+
+def test_steps_are_shown_at_the_model_s_own_temperature_unless_said(tmp_path):
+    recording = recorded(batch=1)
+    warm = replace(recording, defaults=replace(recording.defaults, temperature=3.0))
+    explore.save(tmp_path / "file", saliency(warm), True, warm)
+    steps = read(tmp_path / "file")[0]["maps"][1:]
+    for step, progress in zip(steps, warm.progress):
+        np.testing.assert_array_equal(step, explore.rows(saliency(warm, "auto", progress, progress)).numpy())
+
+
+def test_levels_and_what_rounding_took_from_them_by_hand(tmp_path):
+    """100.48 is level 100, and 0.48 * 255 = 122 more than 128; 0.3 and 0.5 lie halfway, and go to even levels, 76 and 128; what
+    rounding carried beyond 0 and 1 is cut off."""
+    values = [100.48 / 255, 100.49 / 255, 0.3, 0.5, -0.00005, 1.00005]
+    maps = torch.tensor([[[values]]])
+    shown = Saliency(("a",), maps, (1, 6), (1, 6), torch.zeros(1, 1), (), torch.zeros(1, 0, 1, 6))
+    explore.save(tmp_path / "file", shown)
+    tensors, _ = read(tmp_path / "file")
+    assert tensors["maps"].ravel().tolist() == [100, 100, 76, 128, 0, 255]
+    assert tensors["rest"].ravel().tolist() == [250, 253, 255, 0, 128, 128]
+    assert explore.as_levels(torch.tensor([-0.5, 0.5, 1.5])).tolist() == [0, 128, 255]
+
+
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     recording = recorded()
     scores = recording.scores.clone()
@@ -72,7 +113,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     shown = saliency(recording, start=0.5)
     explore.save(tmp_path / "file", shown, recording=recording)
     assert read(tmp_path / "file")[1]["progress"] == [p for i, p in enumerate(recording.progress) if i != 1]
-    assert len(explore.single_steps(recording, 0)) == 0
+    assert explore.single_steps(recording, 0) == explore.single_steps(recording, -1) == []
 
 
 def test_saliency_without_contrast_and_without_a_recording(tmp_path):

@@ -202,6 +202,23 @@ def test_refinement_needs_more_pixels_than_its_window():
         assert torch.equal(refine(maps, noise(1, side, side, 3, seed=1), 1.0), maps) != refined
 
 
+def test_a_token_of_less_than_a_pixel_is_refined_within_one():
+    """As in a picture that was enlarged for the model."""
+    maps, image = noise(1, 1, 3, 3), noise(1, 3, 3, 3, seed=1)
+    for token in (0.5, 0.1):
+        assert not torch.equal(refine(maps, image, token), maps)
+        assert torch.equal(refine(maps[..., :2, :2], image[:, :2, :2], token), maps[..., :2, :2])
+
+
+def test_a_refined_edge_follows_every_colour():
+    maps, image = noise(1, 1, 30, 30), torch.full((1, 30, 30, 3), 0.5)
+    flat = refine(maps, image, 2.0)
+    for colour in range(3):
+        other = image.clone()
+        other[:, :, 15:, colour] = 0.9
+        assert not torch.allclose(refine(maps, other, 2.0), flat)
+
+
 def test_overshooting_is_cut_off_at_0_and_1():
     """A guided filter's straight lines go beyond where the picture has a single bright spot beside an edge of the map."""
     maps, image = torch.zeros(1, 1, 40, 40), torch.full((1, 40, 40, 3), 0.3)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 
 from concept_saliency.core import render
 from concept_saliency.core.saliency import Saliency
@@ -118,93 +118,24 @@ def test_the_legend_names_every_concept_in_its_colour_below_the_picture():
     assert endless.shape == shown.shape and torch.allclose(endless[0, 240:, -4:], dark), "shortened, not cut off"
 
 
-DARK = torch.tensor([24, 24, 28]) / 255
+@pytest.mark.parametrize("colormap", render.COLORMAPS)
+def test_every_colormap_has_256_colours(colormap):
+    shown = render.heatmaps(torch.arange(256) / 255, colormap)
+    assert shown.shape == (256, 3) and len(shown.unique(dim=0)) > 200
+    levels = torch.arange(1, 255)
+    assert torch.equal(render.heatmaps((levels + 0.4) / 255, colormap), shown[1:-1]), "rounded to the nearest"
+    assert torch.equal(render.heatmaps((levels - 0.4) / 255, colormap), shown[1:-1])
+    assert torch.equal(render.heatmaps(torch.tensor([-0.5, 1.5]), colormap), shown[[0, 255]])
 
 
-def ink(picture: torch.Tensor) -> tuple[int, int, int, int]:
-    """The first and the last row, the first and the last column that are not the bar's own dark."""
-    seen = ((picture - DARK).abs() > 0.02).any(dim=-1)
-    rows, columns = seen.any(dim=1).nonzero().flatten().tolist(), seen.any(dim=0).nonzero().flatten().tolist()
-    return rows[0], rows[-1], columns[0], columns[-1]
-
-
-@pytest.mark.parametrize("height, width, largest", [(144, 144, 16), (288, 180, 20), (180, 288, 20), (60, 90, 12)])
-def test_a_caption_stands_in_the_middle_of_a_bar_as_high_as_its_type_needs(height, width, largest):
-    """Type of a ninth of the shorter side, at least 12, in a bar 1.6 times as high."""
-    whole = render.label(torch.zeros(height, width, 3), "oxo")
-    assert whole.shape == (round(1.6 * largest) + height, width, 3) and not whole[-height:].any()
-    top, bottom, left, right = ink(whole[:-height])
-    assert right - left + 1 == pytest.approx(ImageFont.load_default(largest).getlength("oxo"), abs=3)
-    assert left + right == pytest.approx(width - 1, abs=2.5) and top + bottom == pytest.approx(round(1.6 * largest) - 1, abs=6)
-
-
-@pytest.mark.parametrize("text", ["a rather long name of it", "an exceedingly long name of a concept for which there is no room"])
-def test_a_caption_too_long_is_smaller_and_leaves_half_a_letter_s_height_on_both_sides(text):
-    """Between a ninth of the side, 32, and a sixteenth, 18. What does not fit even so is shortened, no more than it must be."""
-    size = next((s for s in range(32, 18, -1) if ImageFont.load_default(s).getlength(text) <= 288 - s), 18)
-    assert size < 32, "or this tests nothing"
-    _, _, left, right = ink(render.label(torch.zeros(288, 288, 3), text)[:-288])
-    assert size / 2 - 2 <= left < size / 2 + 8 and size / 2 - 2 <= 287 - right < size / 2 + 8
-
-
-def test_a_caption_keeps_one_letter_on_the_narrowest_picture():
-    assert render.label(torch.zeros(40, 2, 3), "cat").shape == (40 + 19, 2, 3)
-
-
-def keys_of(strip: torch.Tensor, colour: str) -> tuple[int, int, int, int]:
-    """Where a colour of the palette stands in a legend: first and last row, first and last column."""
-    seen = ((strip * 255).round() == torch.tensor([int(colour[i:i + 2], 16) for i in (0, 2, 4)])).all(dim=-1)
-    rows, columns = seen.any(dim=1).nonzero().flatten().tolist(), seen.any(dim=0).nonzero().flatten().tolist()
-    return rows[0], rows[-1], columns[0], columns[-1]
-
-
-@pytest.mark.parametrize("height, width, size", [(240, 240, 12), (480, 640, 20)])
-def test_where_everything_stands_in_a_legend(height, width, size):
-    """Type of a 24th of the shorter side, at least 12; a gap of half of it before the first key, a key as large as the type, a gap,
-    the name, two gaps, and the next key."""
-    shown = render.segmentation(torch.zeros(1, height, width, dtype=torch.long), ("cat", "dog"))[0]
-    strip, gap = shown[height:], size // 2
-    assert len(strip) == round(1.6 * size + gap)
-    top, bottom, left, right = keys_of(strip, "e69f00")
-    assert (left, right) == (gap, gap + size) and top + bottom == pytest.approx(len(strip) - 1, abs=2) and bottom - top == size
-    second = gap + size + gap + ImageFont.load_default(size).getlength("cat") + 2 * gap
-    assert keys_of(strip, "56b4e9")[2] == pytest.approx(second, abs=1)
-    name = strip[:, right + 1:int(second) - 2]
-    _, _, start, end = ink(name)
-    assert start == pytest.approx(gap, abs=2) and end == pytest.approx(gap + ImageFont.load_default(size).getlength("cat"), abs=3)
-
-
-def test_a_legend_goes_on_in_the_next_line_where_a_name_would_reach_beyond_the_picture():
-    font, gap = ImageFont.load_default(12), 6
-    first, second = ("a" * 10, "b" * 10)
-    needed = gap + sum(12 + gap + font.getlength(name) + 2 * gap for name in (first, second))
-    for width, lines in ((int(needed) + 2, 1), (int(needed) - 2, 2)):
-        strip = render.segmentation(torch.zeros(1, 240, width, dtype=torch.long), (first, second))[0, 240:]
-        assert len(strip) == round(lines * 12 * 1.6 + gap)
-        one, two = keys_of(strip, "e69f00"), keys_of(strip, "56b4e9")
-        assert one[0] == pytest.approx(gap / 2 + 0.5 * 12 * 1.6 - 6, abs=1)
-        assert (two[0] - one[0], two[2] == gap) == ((0, False) if lines == 1 else (pytest.approx(12 * 1.6, abs=1), True))
-
-
-def test_a_name_too_long_for_a_line_is_shortened_no_more_than_it_must_be():
-    """A key, gaps and a margin take three letters' heights."""
-    strip = render.segmentation(torch.zeros(1, 240, 240, dtype=torch.long), ("n" * 80,))[0, 240:]
-    _, _, _, right = ink(strip)
-    assert 240 - 2.5 * 12 - 12 <= right <= 240 - 1.5 * 12
-    assert render.segmentation(torch.zeros(1, 240, 20, dtype=torch.long), ("wide",)).shape[2] == 20, "one letter is kept"
-
-
-def test_every_colormap_has_256_colours():
-    for colormap in render.COLORMAPS:
-        shown = render.heatmaps(torch.arange(256) / 255, colormap)
-        assert shown.shape == (256, 3) and len(shown.unique(dim=0)) > 200
-        levels = torch.arange(1, 255)
-        assert torch.equal(render.heatmaps((levels + 0.4) / 255, colormap), shown[1:-1]), "rounded to the nearest"
-        assert torch.equal(render.heatmaps((levels - 0.4) / 255, colormap), shown[1:-1])
+def test_what_is_beyond_the_scale_is_its_end_in_an_overlay_too():
+    picture = torch.full((1, 1, 2, 3), 0.6)
+    beyond, ends = (render.overlay(picture, torch.tensor([[heat]])) for heat in ([-0.1, 1.5], [0.0, 1.0]))
+    assert torch.equal(beyond, ends)
 
 
 def test_the_line_around_a_mask_is_a_two_hundredth_of_the_shorter_side_thick():
-    for height, width, thick in ((40, 60, 1), (300, 900, 2), (1000, 700, 4)):
+    for height, width, thick in ((40, 60, 1), (299, 330, 1), (420, 301, 2)):
         mask = torch.zeros(1, height, width)
         mask[:, height // 2:, width // 2:] = 1
         shown = render.mask_tiles(mask, torch.full((1, height, width, 3), 0.5), ["cat"])[0, -height:]
@@ -239,6 +170,7 @@ def test_tiles_of_a_batch_lie_over_their_own_pictures(two):
 def test_pictures_of_a_contact_sheet_are_8_pixels_apart():
     whole = render.sheet([torch.zeros(4, 6, 3)] * 3, columns=2)
     assert whole.shape == (8 + 4 + 8 + 4 + 8, 8 + 6 + 8 + 6 + 8, 3)
+    assert render.sheet([torch.zeros(4, 6, 3)], columns=1).shape == (20, 22, 3)
     assert (whole[8:12, 22:28] == 0).all() and (whole[20:24, 8:14] == 0).all() and (whole[20:24, 14:] == 1).all()
 
 
