@@ -76,7 +76,7 @@ SALIENCY = Saliency(("cat",), torch.zeros(1, 1, 2, 2), (32, 32), (32, 32), torch
     (RECORDING, "recording", None, "'defaults'"),
     (SALIENCY, "saliency", {"extent": [1, 1]}, "extent is"),
     (SALIENCY, "saliency", {"more": [1]}, "more"),
-    (SALIENCY, "saliency", {"extent": 5}, "int")])
+    (SALIENCY, "saliency", {"extent": 5}, "extent is 5")])
 def test_a_file_whose_words_lack_something_or_say_too_much_is_not_usable(tmp_path, whole, key, wrong, said):
     """wrong: what is changed in them; None for words that say nothing at all."""
     whole.save(tmp_path / "whole")
