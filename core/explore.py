@@ -44,7 +44,8 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
     """
     chosen = previewed(shown)
     first = rows(shown)[chosen]
-    size, planes = (4 * first[0].numel(), 1) if exact else (first[0].numel(), 2)  # bytes of one moment; how many the first one takes
+    shares = first[0].numel()
+    size, planes = (4 * shares, 1) if exact else (shares, 2)  # bytes of one moment; how many the first one takes
     pictures = min(len(first), MAX_BYTES // (size * planes))
     if not pictures:
         return []
@@ -52,7 +53,7 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
     steps = [] if recording is None else single_steps(recording, MAX_BYTES // (size * pictures) - planes)
     moments = [first[:pictures], *(rows(saliency(step, layers, temperature=temperature))[chosen] for step in steps)]
     about = {"concepts": shown.concepts, "contrast": shown.contrast, "image_size": shown.image_size, "extent": shown.extent,
-             "progress": [step.progress[0] for step in steps]}
+             "progress": [share for step in steps for share in step.progress]}
     maps = torch.stack(moments)
     tensors = {"maps": maps.numpy() if exact else as_levels(maps), "presence": shown.presence[chosen].contiguous().numpy(),
                "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)))}

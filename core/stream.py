@@ -143,7 +143,7 @@ def _products(rows: Tensor, columns: Tensor) -> Tensor:
 
 def within_range(states: Tensor) -> Tensor:
     """Half precision ends at 65504: what is beyond becomes its end, as ComfyUI and diffusers do with the text after every block."""
-    return torch.nan_to_num(states, nan=0.0, posinf=65504, neginf=-65504) if states.dtype == torch.float16 else states
+    return torch.nan_to_num(states) if states.dtype == torch.float16 else states
 
 
 def linear_shares(rows: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ TESTS = {  # what to run when a module is changed; of the masks not those of lar
     "files": ["tests/test_files.py"],
     "masks": ["tests/test_maps.py", "tests/test_masks.py", "tests/test_mask_edges.py",
               "-k", "not every_size and not larger_than and not even_size"],
-    "metrics": ["tests/test_metrics.py", "tests/test_metrics_protocols.py", "tests/test_golden.py"],
+    "metrics": ["tests/test_metrics.py", "tests/test_metrics_protocols.py", "tests/test_golden.py", "tests/test_evaluate_options.py"],
     "paper_metrics": ["tests/test_metrics_protocols.py"],
     "pictures": ["tests/test_pictures.py"],
     "recording": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_recording.py", "tests/test_files.py"],

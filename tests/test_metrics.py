@@ -78,3 +78,12 @@ def test_an_interval_holds_the_mean_and_pictures_are_drawn_whole():
     assert (mean, low, high) == (0.25, 0.0, 1.0), "one picture or the other; of things drawn alone it would be narrower"
     assert all(value != value for value in bootstrapped([])) and len(bootstrapped([])) == 3
     assert bootstrapped([[0.5]] * 4) == (0.5, 0.5, 0.5)
+
+
+def test_the_scale_and_the_zero_of_coefficients_do_not_matter():
+    label = block(slice(0, 4), slice(0, 7))
+    coefficients = torch.rand(10, 10, generator=torch.Generator().manual_seed(0)) + 0.3 * label
+    first, other = SegmentationMetrics(), SegmentationMetrics()
+    first.add(coefficients, label)
+    other.add(8 * coefficients - 16, label)
+    assert (other.correct, other.mean_average_precision) == (first.correct, pytest.approx(first.mean_average_precision))

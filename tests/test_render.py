@@ -178,3 +178,15 @@ def test_a_picture_is_rounded_to_the_nearest_of_256_levels():
     stored = render.to_pil(torch.tensor([[0.4, 0.6, 254.4, 254.6]]) / 255)
     assert [stored.getpixel((x, 0)) for x in range(4)] == [0, 1, 254, 255]
     assert render.to_pil(torch.tensor([[-0.5, 2.0]])).getpixel((0, 0)) == 0
+
+
+def test_of_a_clip_at_most_eight_frames_are_previewed_from_the_first_to_the_last():
+    """Two clips of 15 frames, every second; of three frames all. Their captions number them from 1."""
+    def clips(frames: int) -> Saliency:
+        maps = torch.zeros(2 * frames, 1, 2, 2)
+        return Saliency(("cat",), maps, (32, 32), (32, 32), torch.full((2 * frames, 1), 0.5), (), maps[:, :0], frames)
+
+    assert render.previewed(clips(15)) == [*range(0, 15, 2), *range(15, 30, 2)]
+    assert render.previewed(clips(3)) == [0, 1, 2, 3, 4, 5] and render.previewed(clips(1)) == [0, 1]
+    assert [render.caption(clips(3), picture, 0) for picture in (0, 2, 3)] == [f"cat  0.50  frame {n}" for n in (1, 3, 1)]
+    assert render.caption(clips(1), 1, 0) == "cat  0.50"
