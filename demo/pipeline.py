@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.concepts import ConceptInputs
 from ..core.families import Defaults
 from ..core.families.flux1 import comfyui
+from ..core.live_region import Region, RegionRule
 from ..core.recording import Recorder, Recording
 from ..core.stream import ConceptStream
 from .codec import decode, encode, load_codec
@@ -25,6 +26,7 @@ from .world import CONTRAST
 WEIGHTS = Path(__file__).parent / "weights"
 Progress = Callable[[Iterable], Iterable]
 STEPS, CFG = 24, 3.0
+REGION = RegionRule()
 
 
 class TinyFlux:
@@ -92,6 +94,32 @@ class TinyFlux:
         watched = partial(self._watched, vectors=vectors, recorder=recorder)
         picture = self._sample(watched, [prompt], [seed], size, steps, cfg, progress)
         return picture, recorder.finish()["output"]
+
+    @torch.no_grad()
+    def repaint(self, prompts: Sequence[str], inside: Sequence[str], seeds: Sequence[int], concepts: str, contrast: str = CONTRAST,
+                rule: RegionRule = REGION, start: float = 0.25, weights: Tensor | None = None, size: tuple[int, int] = (256, 256),
+                steps: int = STEPS, cfg: float = CFG) -> tuple[Tensor, Region | None, Recording]:
+        """Pictures B x 3 x H x W in 0..1 in which, from `start` of the run on, what becomes of the concepts is drawn from the prompts
+        `inside`: as the node Concept Region. Also the region (None where it was given), and the recording of the whole run.
+
+        concepts: the same for all. weights: B x H/8 x W/8 of a region that is known already; see core.live_region.
+        """
+        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, "mean", "auto")
+        other, region = self.encode_prompts(inside), None
+
+        def velocity(img: Tensor, grid: tuple[int, int], text: Tensor, t: Tensor) -> Tensor:
+            nonlocal region, weights
+            if weights is None and t[0] <= 1 - start and recorder.steps:
+                region = rule.region(recorder.finish()["output"], (2 * grid[0], 2 * grid[1]))
+                weights = region.weights
+            wanted = self._watched(img, grid, text, t, vectors, recorder)
+            if weights is None or t[0] > 1 - start or not weights.any():
+                return wanted
+            share, _ = pack(weights[:, None].expand(-1, 16, -1, -1))
+            return torch.lerp(wanted, self.flux(img, other, t, grid), share)
+
+        pictures = self._sample(velocity, prompts, seeds, size, steps, cfg)
+        return pictures, region, recorder.finish()["output"]
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] = (256, 256), steps: int = STEPS,

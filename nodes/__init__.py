@@ -7,6 +7,7 @@ class ConceptSaliencyExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .concept_attention import ConceptAttentionApply
         from .concept_attention_image import ConceptAttentionImage
+        from .concept_region import ConceptRegion
         from .concept_saliency import ConceptSaliency
         from .demo_model import ConceptSaliencyDemoModel
         from .saliency_files import ConceptSaliencyLoad, ConceptSaliencySave
@@ -15,8 +16,9 @@ class ConceptSaliencyExtension(ComfyExtension):
         from .saliency_to_mask import ConceptSaliencyToMask
         from .saliency_to_segs import ConceptSaliencyToSEGS
 
-        nodes = [ConceptAttentionApply, ConceptAttentionImage, ConceptSaliency, ConceptSaliencyToMask, ConceptSaliencyOverlay,
-                 ConceptSaliencySegmentation, ConceptSaliencyToSEGS, ConceptSaliencySave, ConceptSaliencyLoad, ConceptSaliencyDemoModel]
+        nodes = [ConceptAttentionApply, ConceptAttentionImage, ConceptRegion, ConceptSaliency, ConceptSaliencyToMask,
+                 ConceptSaliencyOverlay, ConceptSaliencySegmentation, ConceptSaliencyToSEGS, ConceptSaliencySave, ConceptSaliencyLoad,
+                 ConceptSaliencyDemoModel]
         if hasattr(io, "BoundingBox"):  # 0.3.64 has neither this type nor SAM3
             from .saliency_to_sam3 import ConceptSaliencyToSAM3
 

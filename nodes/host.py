@@ -14,6 +14,7 @@ import comfy.ldm.qwen_image.model
 import comfy.ldm.wan.model
 import comfy.model_management
 import comfy.sample
+import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
 import torch
@@ -37,10 +38,12 @@ from ..core.families.sd3 import comfyui as sd3
 from ..core.families.wan import comfyui as wan
 from ..core.families.wan22 import comfyui as wan22
 from ..core.families.z_image import comfyui as z_image
+from ..core.live_region import RegionRule
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
 from .live_preview import LivePreview
+from .live_region import LiveRegion, LiveRegions
 from .runs import ConceptRuns, Fingerprint, Run
 
 try:
@@ -105,10 +108,30 @@ def patch(model, family, inputs: ConceptInputs, window: tuple[float, float], run
     family: as family_of gives it. window: start and end as shares of sampling, 0 to 1. preview: shows the maps so far.
     """
     patched = model.clone()
-    sampling = patched.get_model_object("model_sampling")
-    sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
-    Capture(family, inputs, defaults_of(patched, family), sigmas, runs, preview=preview).attach_to(patched)
+    Capture(family, inputs, defaults_of(patched, family), noise_levels(patched, window), runs, preview=preview).attach_to(patched)
     return patched
+
+
+def add_region(model, family, inputs: ConceptInputs, conditioning, rule: RegionRule, window: tuple[float, float], update: int,
+               runs: ConceptRuns):
+    """A clone of the MODEL in which a conditioning takes over where the words take shape; see nodes.live_region.LiveRegion.
+
+    window: start and end as shares of sampling, 0 to 1. The words are recorded into `runs` during the whole run.
+    """
+    if hasattr(model, "is_dynamic") and model.is_dynamic() and comfy.sampler_helpers.cond_has_hooks(conditioning):
+        patched = model.get_non_dynamic_delegate()  # as CFGGuider does for prompts with hooks
+    else:
+        patched = model.clone()
+    capture = Capture(family, inputs, defaults_of(patched, family), noise_levels(patched, (0.0, 1.0)), runs)
+    capture.attach_to(patched)
+    LiveRegions.add(patched, LiveRegion(capture, conditioning, rule, noise_levels(patched, window), update))
+    return patched
+
+
+def noise_levels(model, window: tuple[float, float]) -> tuple[float, ...]:
+    """Shares of sampling as the model's noise levels."""
+    sampling = model.get_model_object("model_sampling")
+    return tuple(float(sampling.percent_to_sigma(percent)) for percent in window)
 
 
 def record_image(model, family, inputs: ConceptInputs, latent: Tensor, image_size: tuple[int, int], conditioning, noise_level: float,
@@ -118,7 +141,8 @@ def record_image(model, family, inputs: ConceptInputs, latent: Tensor, image_siz
     The pass stops at the attention of the last block that is recorded. conditioning: ComfyUI's CONDITIONING.
     """
     patched, runs = model.clone(), ConceptRuns()
-    Capture.detach_all(patched)  # a sampler's Concept Attention before this node has no part in it
+    Capture.detach_all(patched)  # a sampler's Concept Attention or Concept Region before this node has no part in it
+    LiveRegions.detach(patched)
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, compiled.COMPILE_KEY)  # too little is run to be worth compiling
     Capture(family, inputs, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
 
