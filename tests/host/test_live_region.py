@@ -451,11 +451,12 @@ def test_every_family(name, golden, looks):
     small = case.model(golden(case.golden) if case.drawn is None else case.drawn())
     model, runs = ConceptRegion.execute(small.patcher, Clip(small.width, key=case.text_key), small.conditioning(7), "cat", "sky, dog", 1.0,
                                         0.45, 1.0, 0, "percentile", 0.6, 0, 0, 0.0).result
-    steps, plain = run(small, model, small.conditioning(1)), run(small, small.patcher, small.conditioning(1))
+    size = case.latent((12, 16))
+    steps, plain = run(small, model, small.conditioning(1), size=size), run(small, small.patcher, small.conditioning(1), size=size)
     weights = looks[0].weights
-    assert weights.shape[1:] == plain[0][0].shape[-2:] and 0.2 < weights.mean() < 0.8
+    assert weights.shape[1:] == size and 0.2 < weights.mean() < 0.8
     later = inside(small.conditioning(1), 1 - weights) + inside(small.conditioning(7), weights)
-    begins_and_ends_as_it_should(steps, plain, run(small, small.patcher, small.conditioning(1), later=later))
+    begins_and_ends_as_it_should(steps, plain, run(small, small.patcher, small.conditioning(1), later=later, size=size))
     assert not runs.find(None)[0].notes
 
 
