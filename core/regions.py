@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -11,6 +14,10 @@ from .masks import refine, token_size
 from .saliency import Saliency
 
 NOTHING = -1
+_NECK = 0.35  # of the width of the narrower of two things that touch: where their island is narrower, it is cut
+_CRUMB = 0.25  # of a concept's largest piece, which is half its width: smaller ones are no things of their own
+_FINE = 256  # pixels to the longer side of an island: as many are enough to find its necks
+_LEVELS = 24
 
 
 def labels(saliency: Saliency, image: Tensor | None = None) -> Tensor:
@@ -35,11 +42,75 @@ def islands(mask: Tensor, min_share: float = 0.001) -> list[tuple[dict[str, int]
     Islands below `min_share` of the picture are left out.
     """
     numbered, _ = ndimage.label(mask.numpy() > 0.5)
+    return _pieces(numbered, min_share * mask.numel())
+
+
+def instances(mask: Tensor, min_share: float = 0.001) -> list[tuple[dict[str, int], Tensor]]:
+    """The single things of a mask H x W, in the form of `islands`: two cats that touch are two, and crumbs beside a cat are none.
+
+    An island is cut where it is about a third as wide as the narrower of the parts that it joins there, or less, a part being as wide
+    as the largest circle within. Pieces below a quarter of the largest, or below `min_share` of the picture, are left out.
+    """
+    found = islands(mask, min_share)
+    numbered, number = np.zeros(mask.shape, dtype=np.int32), 0
+    for box, island in found:
+        parts = _parted(island.numpy())
+        own = numbered[box["y"]:box["y"] + box["height"], box["x"]:box["x"] + box["width"]]
+        np.copyto(own, parts + number, where=parts > 0)
+        number += parts.max()
+    largest = np.bincount(numbered.ravel())[1:].max(initial=0)
+    return _pieces(numbered, max(_CRUMB * largest, min_share * mask.numel()))
+
+
+def _pieces(numbered: np.ndarray, least: float) -> list[tuple[dict[str, int], Tensor]]:
+    """What bears the numbers 1, 2, ... in a picture H x W and has at least so many pixels, the largest first; see `islands`."""
     sizes = np.bincount(numbered.ravel())
-    found = [(sizes[number], place, number) for number, place in enumerate(ndimage.find_objects(numbered), 1)
-             if sizes[number] >= min_share * mask.numel()]
+    found = [(sizes[number], place, number) for number, place in enumerate(ndimage.find_objects(numbered), 1) if sizes[number] >= least]
     return [({"x": int(xs.start), "y": int(ys.start), "width": int(xs.stop - xs.start), "height": int(ys.stop - ys.start)},
              torch.from_numpy(numbered[ys, xs] == number)) for _, (ys, xs), number in sorted(found, key=lambda f: -f[0])]
+
+
+def _parted(island: np.ndarray) -> np.ndarray:
+    """An island H x W bool -> the numbers 1, 2, ... of its parts, 0 outside."""
+    step = math.ceil(max(island.shape) / _FINE)  # necks are found on pixels so far apart
+    small = np.pad(island[::step, ::step], 1)
+    depth = ndimage.distance_transform_edt(small)  # half the width at every pixel
+    cores = np.zeros(small.shape, dtype=np.int32)
+    for number, core in enumerate(_cores(depth, small), 1):
+        cores[core] = number
+    if cores.max() < 2:
+        return island.astype(np.int32)
+    _, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+    parts = cores[tuple(nearest)][1:-1, 1:-1].repeat(step, axis=0).repeat(step, axis=1)
+    return np.where(island, parts[:island.shape[0], :island.shape[1]], 0)
+
+
+def _cores(depth: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
+    """The parts of `inside` H x W bool that stand clear of one another as the depth H x W is flooded, as masks of their own."""
+    for level in np.linspace(0, _NECK * depth[inside].max(initial=0), _LEVELS)[1:]:
+        parts, number = ndimage.label(inside & (depth > level))
+        deepest = ndimage.maximum(depth, parts, np.arange(1, number + 1))
+        clear = 1 + np.flatnonzero(_NECK * np.asarray(deepest) >= level)
+        if len(clear) > 1:
+            return [core for part in clear for core in _cores(depth, parts == part)]
+    return [inside]
+
+
+def instance_labels(label: Tensor, concepts: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """The labels of concepts, B x H x W -> those of the single things, and what these are called.
+
+    Of several cats in any of the pictures, "cat 1" is the largest of each picture, and so on; a concept without things has one name, too.
+    NOTHING where a concept has crumbs only, see `instances`.
+    """
+    found = [[instances((one == row).float()) for one in label] for row in range(len(concepts))]
+    out, names = torch.full_like(label, NOTHING), []
+    for concept, pictures in zip(concepts, found):
+        for b, things in enumerate(pictures):
+            for number, (box, own) in enumerate(things, len(names)):
+                out[b, box["y"]:box["y"] + box["height"], box["x"]:box["x"] + box["width"]][own] = number
+        count = max(map(len, pictures))
+        names += [f"{concept} {number}" for number in range(1, count + 1)] if count > 1 else [concept]
+    return out, tuple(names)
 
 
 def peaks(heat: Tensor, count: int, above: float = 0.0) -> list[dict[str, int]]:

@@ -25,7 +25,7 @@ PUBLIC = {  # module -> names, in the order of the page
     "core/recording.py": ["Recording"],
     "core/saliency.py": ["saliency", "Saliency", "presence"],
     "core/masks.py": ["mask", "Shaping", "soft_masks"],
-    "core/regions.py": ["labels", "disjoint_masks", "islands", "peaks", "point_prompts"],
+    "core/regions.py": ["labels", "disjoint_masks", "islands", "instances", "instance_labels", "peaks", "point_prompts"],
     "core/render.py": ["heatmaps", "overlay", "tiles", "label", "sheet", "segmentation", "to_pil", "from_pil"],
     "core/pictures.py": ["read", "as_tensor", "in_folder", "model_size", "resized"],
     "core/families/defaults.py": ["Defaults"]}

@@ -1,4 +1,4 @@
-"""The inputs that both capture nodes have."""
+"""The inputs that several nodes have."""
 
 from comfy_api.latest import io
 
@@ -39,3 +39,9 @@ def blocks_input() -> io.Input:
                                   "through all of them. 'auto' is the model's own choice. Single-stream blocks are numbered after the "
                                   "double-stream ones.",
                           **rarely_used(io.Combo.Input))
+
+
+def instances_input() -> io.Input:
+    """Optional for the same reason."""
+    return io.Boolean.Input("instances", default=False, optional=True,
+                            tooltip="Single things: two cats that touch are cut where they meet, and crumbs beside a cat are left out.")

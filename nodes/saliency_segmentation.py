@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..core import regions, render
+from .inputs import instances_input
 from .types import CATEGORY, MASKS, ConceptSaliencyMaps, found_by
 
 
@@ -18,18 +19,20 @@ class ConceptSaliencySegmentation(io.ComfyNode):
                 ConceptSaliencyMaps.Input("saliency", tooltip="From Concept Saliency."),
                 io.Image.Input("image", optional=True,
                                tooltip="The picture that the saliency was made from: borders then follow its edges."),
+                instances_input(),
             ],
             outputs=[io.Image.Output("labels", display_name="label image"),
-                     io.Mask.Output("masks", tooltip="One a concept, picture by picture; disjoint.")],
+                     io.Mask.Output("masks", tooltip="One a concept, or one a single thing, picture by picture; disjoint.")],
             is_output_node=True,
             **found_by(*MASKS),
         )
 
     @classmethod
-    def execute(cls, saliency, image=None) -> io.NodeOutput:
+    def execute(cls, saliency, image=None, instances=False) -> io.NodeOutput:
         if image is not None:
             saliency = saliency.at_size(tuple(image.shape[1:3]))
         label = regions.labels(saliency, image)
-        picture = render.segmentation(label, saliency.concepts)
-        masks = regions.disjoint_masks(label, len(saliency.concepts)).flatten(0, 1)
+        label, names = regions.instance_labels(label, saliency.concepts) if instances else (label, saliency.concepts)
+        picture = render.segmentation(label, names)
+        masks = regions.disjoint_masks(label, len(names)).flatten(0, 1)
         return io.NodeOutput(picture, masks, ui=ui.PreviewImage(picture[render.previewed(saliency)], cls=cls))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from concept_saliency.core.regions import NOTHING, disjoint_masks, islands, labels, peaks, point_prompts
+from concept_saliency.core.regions import NOTHING, disjoint_masks, instance_labels, instances, islands, labels, peaks, point_prompts
 from concept_saliency.core.saliency import Saliency
 
 
@@ -145,3 +145,69 @@ def test_points_are_an_eighth_of_the_shorter_side_apart():
 def test_on_the_smallest_maps_neighbours_are_one_point():
     assert peaks(tops((3, 3, 0.9), (2, 2, 0.8), size=(8, 8)), 5) == [{"x": 3, "y": 3}]
     assert len(peaks(tops((3, 3, 0.9), (3, 5, 0.8), size=(8, 8)), 5)) == 2
+
+
+def discs(*places, size=(90, 160)) -> torch.Tensor:
+    """A mask with discs at (y, x, radius)."""
+    y, x = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
+    return torch.stack([(y - py) ** 2 + (x - px) ** 2 <= radius ** 2 for py, px, radius in places]).any(dim=0).float()
+
+
+def whole(things, size) -> torch.Tensor:
+    """The numbers 1, 2, ... of instances in a picture, 0 elsewhere."""
+    numbers = torch.zeros(size, dtype=torch.int64)
+    for number, (box, own) in enumerate(things, 1):
+        place = numbers[box["y"]:box["y"] + box["height"], box["x"]:box["x"] + box["width"]]
+        assert not place[own].any() and own.shape == place.shape, "no pixel is two things'"
+        place[own] = number
+    return numbers
+
+
+def test_two_discs_that_touch_are_two_instances_cut_in_the_middle():
+    mask = discs((45, 45, 36), (45, 109, 30))
+    assert len(islands(mask)) == 1
+    things = instances(mask)
+    numbers = whole(things, mask.shape)
+    assert len(things) == 2 and torch.equal(numbers > 0, mask > 0), "every pixel belongs to one of them"
+    assert (numbers[45, 9:77] == 1).all() and (numbers[45, 84:139] == 2).all(), "the larger first, the cut at the neck (x = 80)"
+
+
+def test_what_is_joined_widely_is_one_instance():
+    """Where two discs meet, they are 0.87 of the smaller one's width; a bar is nowhere narrower than half of itself."""
+    assert len(instances(discs((45, 50, 20), (45, 70, 20)))) == 1
+    bar = torch.zeros(90, 160)
+    bar[40:50, 10:150] = 1
+    [(box, own)] = instances(bar)
+    assert box == {"x": 10, "y": 40, "width": 140, "height": 10} and own.all()
+
+
+def test_three_in_a_row_are_three_and_apart_they_are_what_the_islands_are():
+    assert len(instances(discs((45, 30, 20), (45, 69, 20), (45, 108, 20)))) == 3
+    apart = discs((45, 30, 20), (45, 90, 18))
+    for (box, own), (same, island) in zip(instances(apart), islands(apart), strict=True):
+        assert box == same and torch.equal(own, island)
+
+
+def test_crumbs_beside_a_thing_are_no_instances_and_nothing_has_none():
+    beside = discs((45, 40, 20), (45, 100, 9))  # a fifth of the larger one
+    assert len(islands(beside)) == 2 and len(instances(beside)) == 1
+    assert len(instances(discs((45, 40, 20), (45, 100, 11)))) == 2
+    assert instances(torch.zeros(9, 9)) == []
+
+
+def test_a_large_mask_is_parted_on_a_coarser_grid_and_keeps_its_own_pixels():
+    large = discs((300, 330, 200), (300, 690, 170), size=(601, 1001))
+    things = instances(large)
+    assert len(things) == 2 and torch.equal(whole(things, large.shape) > 0, large > 0)
+
+
+def test_labels_of_single_things_are_numbered_by_size_and_named():
+    two, one = discs((45, 40, 30), (45, 104, 36)) > 0, discs((45, 40, 30)) > 0
+    label = torch.full((2, 90, 160), NOTHING)
+    label[0][two], label[1][one] = 0, 0
+    label[1, :20, 100:] = 1
+    out, names = instance_labels(label, ("cat", "sky", "dog"))
+    assert names == ("cat 1", "cat 2", "sky", "dog"), "as many cats as the picture with most of them has"
+    assert out[0, 45, 110] == 0 and out[0, 45, 30] == 1 and (out[0] == 2).sum() == 0
+    assert torch.equal(out[1] == 0, one) and (out[1] == 2).sum() == 20 * 60 and (out == 3).sum() == 0
+    assert torch.equal(out == NOTHING, label == NOTHING)

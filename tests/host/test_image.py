@@ -148,6 +148,24 @@ def test_segs_have_impact_pack_s_form(saliency, picture):
         assert 0 <= x1 <= segment.bbox[0] < segment.bbox[2] <= x2 <= 100 and 0 <= y1 <= segment.bbox[1] < segment.bbox[3] <= y2 <= 75
 
 
+def test_two_cats_that_touch_are_one_island_and_two_instances():
+    """On the token grid: two squares of 4 x 4 tokens that one token joins, and the dog's square by itself."""
+    from concept_saliency.core.saliency import Saliency
+
+    maps = torch.zeros(1, 2, 8, 16)
+    maps[0, 0, 2:6, 1:5] = maps[0, 0, 2:6, 6:10] = maps[0, 0, 3, 5] = maps[0, 1, 2:6, 12:15] = 0.9
+    made = Saliency(("cat", "dog"), maps, (128, 256), (128, 256), maps.amax((2, 3)), ("sky",), torch.full((1, 1, 8, 16), 0.3))
+    picture = (maps.amax(dim=1) > 0).float().repeat_interleave(16, 1).repeat_interleave(16, 2)[..., None].expand(-1, -1, -1, 3)
+    together, whole = ConceptSaliencySegmentation.execute(made).result
+    apart, single = ConceptSaliencySegmentation.execute(made, instances=True).result
+    assert whole.shape == (2, 128, 256) and single.shape == (3, 128, 256) and torch.equal(single[:2].sum(0), whole[0])
+    assert torch.equal(single[2], whole[1]) and not torch.equal(apart[:, :128], together[:, :128])
+    assert sorted(float(mask.nonzero()[:, 1].float().mean() > 88) for mask in single[:2]) == [0, 1], "one to each side of the neck"
+    for instances, labels in ((False, ["cat", "dog"]), (True, ["cat", "cat", "dog"])):
+        (_, segments), = ConceptSaliencyToSEGS.execute(made, picture, 1.0, instances).result[0]
+        assert [segment.label for segment in segments] == labels
+
+
 @pytest.mark.skipif(not hasattr(io, "BoundingBox"), reason="this ComfyUI has no BOUNDING_BOX and no SAM3")
 def test_sam3_prompts_are_what_its_node_reads():
     from concept_saliency.core.saliency import Saliency
