@@ -128,6 +128,10 @@ class LiveRegions:
         if math.prod(noise.shape[2:-2]) > 1:
             raise ValueError(f"Concept Region draws pictures, and this latent is a clip of {math.prod(noise.shape[2:-2])} frames. Take "
                              "Concept Region out; Concept Attention shows where words are in a clip.")
+        cache = guider.model_options.get("transformer_options", {}).get("easycache")
+        if hasattr(cache, "uuid_cache_diffs") and not hasattr(cache, "can_apply_cache_diff"):  # it fails at prompts it has not seen before
+            raise ValueError("EasyCache in this version of ComfyUI cannot be used with Concept Region, whose prompt begins within the run. "
+                             "Take LazyCache, or update ComfyUI.")
         outer, runs = self.run, [RegionRun(region, number) for number, region in enumerate(self.regions, 1)]
         self.run = guider, runs
         guider.conds.update({run.name: run.entries for run in runs})
