@@ -42,6 +42,8 @@ def whole() -> Recording:
     ({"patch": 0}, "covers 0 pixels"),
     ({"patch": -16}, "covers -16 pixels"),
     ({"patch": 16.0}, "covers 16.0 pixels"),
+    ({"frames": 0}, "clips of 0 latent frames"), ({"frames": 2}, "1 pictures are clips of 2 latent frames"),
+    ({"frames": 1.0}, "clips of 1.0 latent"), ({"compression": 0}, "stands for 0 of"), ({"compression": 65}, "stands for 65 of"),
     ({"space": "values"}, "space is 'values', expected one of output, cross-attention"),
     ({"image_size": (32, 65)}, r"a picture of \(32, 65\) pixels has \(2, 5\) tokens, but scores have \(2, 4\)"),
     ({"image_size": (33, 64)}, r"has \(3, 4\) tokens")])
@@ -52,7 +54,7 @@ def test_one_thing_that_does_not_fit_is_refused(whole, wrong, said):
 
 @pytest.mark.parametrize("fitting", [{"contrast": ()}, {"singles": 0}, {"singles": 5}, {"image_size": (17, 49)},
                                      {"patch": 1, "image_size": (2, 4)}, {"layers": (0, 1, 999), "depth": 10_000},
-                                     {"progress": (0.5, 0.0)}])
+                                     {"progress": (0.5, 0.0)}, {"compression": 64}])
 def test_what_is_at_the_limit_is_let_in(whole, fitting):
     assert replace(whole, **fitting).scores is whole.scores
 

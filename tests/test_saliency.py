@@ -203,6 +203,7 @@ def test_rounding_may_carry_a_share_a_ten_thousandth_beyond_0_and_1_and_no_farth
     ({"maps": torch.zeros(1, 1, 4, 4, 1), "contrast_maps": torch.zeros(1, 0, 4, 4, 1)}, "expected pictures"),
     ({"maps": torch.zeros(1, 1, 4), "contrast_maps": torch.zeros(1, 0, 4)}, "expected pictures x concepts x height x width"),
     ({"extent": (4, 3)}, "less than image_size"), ({"extent": (3, 4)}, "less than image_size"), ({"concepts": ()}, "concepts are"),
+    ({"frames": 0}, "clips of 0 frames"), ({"frames": 2}, "1 pictures are clips of 2 frames"), ({"frames": 1.0}, "clips of 1.0 frames"),
     ({"extent": (4, 0)}, "extent is"), ({"image_size": (0, 4)}, "image_size is")])
 def test_saliency_that_does_not_fit_together_is_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
