@@ -102,6 +102,16 @@ def farther(flux, rounds: int, tokens: int) -> Rows:
                    for layers in (19, 20, 57)]
 
 
+def live(flux, rounds: int, tokens: int) -> Rows:
+    """The heatmaps on the node while sampling."""
+    runs = {name: lambda f=one: f.sample(tokens) for name, one in (("off", flux.captured(11)), ("live", flux.captured(11, live=True)))}
+    took = InTurns(rounds, **runs, again=runs["off"])
+    took_alone = statistics.median(flux.preview(8, 4096, 11))
+    return [(f"captured / captured, {tokens} image tokens", took.ratio("again", "off"), "the clock's own noise"),
+            (f"captured with live_preview / without, {tokens} image tokens, 11 concepts", took.ratio("live", "off"), ""),
+            ("live_preview alone, a step of 1024 x 1024, 11 concepts, 19 layers", 1000 * took_alone, "ms")]
+
+
 def own_part(flux, rounds: int) -> Rows:
     """What capture itself does in one block, without the model around it: how it grows."""
     kind, (width, heads) = dict(device=flux.device, dtype=model_of.DTYPE), (model_of.WIDTH, model_of.HEADS)
@@ -185,7 +195,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parts", nargs="*", metavar="PART",
-                        help="some of: sampling large others windows image blocks growth floor afterwards peak (all that there are)")
+                        help="some of: sampling large others windows image blocks live growth floor afterwards peak (all that there are)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
     parser.add_argument("--peak-of", choices=PEAKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -203,12 +213,13 @@ def main() -> None:
         "windows": lambda: windows(flux, few),
         "image": lambda: image_mode(flux, rounds, 1024),
         "blocks": lambda: farther(flux, rounds, 1024),
+        "live": lambda: live(flux, rounds, 1024),
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),
         "peak": lambda: peak(options.on, options.depth, options.tokens),
     }
-    missing = {"comfyui": set(), "diffusers": {"others", "floor"}, "plain": {"others", "image"}}[options.on]
+    missing = {"comfyui": set(), "diffusers": {"others", "floor", "live"}, "plain": {"others", "image", "live"}}[options.on]
     if unknown := set(options.parts or ()) - (parts.keys() - missing):
         parser.error(f"--parts {' '.join(sorted(unknown))}: on {options.on} there are {' '.join(p for p in parts if p not in missing)}")
     rows = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path[:0] = [os.environ["COMFYUI_HOST"], str(Path(__file__).resolve().parent.parent / "tests" / "host")]
@@ -22,7 +24,10 @@ import comfy.sample  # noqa: E402
 import comfy.supported_models  # noqa: E402
 from concept_saliency.core.concepts import ConceptInputs  # noqa: E402
 from concept_saliency.core.families.flux1 import comfyui as family  # noqa: E402
+from concept_saliency.core.live import LiveSaliency  # noqa: E402
+from concept_saliency.core.recording import Recorder  # noqa: E402
 from concept_saliency.nodes import host  # noqa: E402
+from concept_saliency.nodes.live_preview import LivePreview, picture  # noqa: E402
 from concept_saliency.nodes.runs import ConceptRuns  # noqa: E402
 from flux import AXES, CONTRAST, DTYPE, HEADS, TEXT, WIDTH, fill, names, vectors  # noqa: E402
 
@@ -49,10 +54,23 @@ class Flux:
         vars(other).update(vars(self), model=model)
         return other
 
-    def captured(self, concepts: int, window=(0.0, 1.0), blocks="auto"):
-        """The same with Concept Attention for so many concepts beside the contrast ones."""
+    def captured(self, concepts: int, window=(0.0, 1.0), blocks="auto", live=False):
+        """The same with Concept Attention for so many concepts beside the contrast ones. live: with its preview, sent to nobody."""
         inputs = ConceptInputs(names(concepts), CONTRAST, vectors(concepts + len(CONTRAST)), blocks=blocks)
-        return self.with_model(host.patch(self.model, family, inputs, window, ConceptRuns()))
+        preview = LivePreview("1") if live else None
+        return self.with_model(host.patch(self.model, family, inputs, window, ConceptRuns(), preview))
+
+    def preview(self, steps: int, tokens: int, concepts: int, layers: int = 19) -> list[float]:
+        """Seconds that the preview takes in each step beside the model, the server's JPEG included."""
+        levels, side = torch.linspace(1, 0, steps + 1).tolist(), 16 * round(tokens**0.5)
+        recorder = Recorder(names(concepts), CONTRAST, family.NAME, family.DEFAULTS, levels, layers, (side, side))
+        live, took = LiveSaliency(recorder), []
+        for level in levels[:-1]:
+            recorder.add(level, {"output": torch.randn(layers, 1, concepts + len(CONTRAST), tokens)})
+            start = time.perf_counter()
+            picture(live.newest()).save(io.BytesIO(), "JPEG", quality=95)
+            took.append(time.perf_counter() - start)
+        return took
 
     def finish(self) -> None:
         if self.device.type == "cuda":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser import keep, opened
+from comfyui_version import __version__
 from concept_saliency.core import explore
 from concept_saliency.core.saliency import Saliency
 from conftest import REPOSITORY
@@ -492,6 +493,37 @@ def test_two_explorers_do_not_mix(page, server):
     assert [value for _, value in two[:3]] != [value for _, value in dict(enumerate(flow.ranking(flow.maps))).values()][:3]
     page.mouse.move(10, 600)
     keep(page, "two_explorers")
+
+
+def test_heatmaps_while_sampling_on_concept_attention(page, server):
+    """Each node shows its own preview while the sampler runs, and the explorer its maps afterwards."""
+    server.post("/settings/Comfy.Execution.PreviewMethod", "latent2rgb")
+    flow = Explorers(page, server, ("balloon", "tree", "sand", "cat"), steps=60)
+    attention, sampler = (flow.js("type => app.graph.nodes.find(n => n.type === type).id", kind)
+                          for kind in ("ConceptAttentionApply", "KSampler"))
+    flow.js("""([id, sampler]) => { const at = (node, name) => app.graph.getNodeById(node).widgets.find(w => w.name === name);
+        at(id, 'live_preview').value = true; at(sampler, 'seed').value = 7 }""", [attention, sampler])
+    flow.look_at(attention)
+    flow.js("app.queuePrompt(0)")
+    shown = """async id => { for (let tries = 0; tries < 50; tries++) { // each step takes the picture before it away
+        const [url] = app.nodePreviewImages[id] ?? [];
+        const reply = url && await fetch(url).catch(() => null);
+        if (reply) { const { width, height } = await createImageBitmap(await reply.blob()); return [width, height] }
+        await new Promise(done => setTimeout(done, 50)) } return null }"""
+    page.wait_for_function("id => app.nodePreviewImages[id]?.length", arg=str(attention), timeout=300_000)
+    page.wait_for_timeout(500)
+    sizes = flow.js(shown, str(attention)), flow.js(shown, str(sampler))
+    keep(page, "live_preview")
+    print(f"Concept Attention shows {sizes[0]}, the sampler {sizes[1]}")
+    running = flow.js("() => app.runningNodeId")
+    assert str(running) == str(sampler)  # the screenshot was taken meanwhile
+    assert max(sizes[0]) == 512 and sizes[0] != sizes[1]
+    if __version__ != "0.3.64":  # there the method is chosen when the server starts
+        assert sizes[1]
+    outputs = flow.run()  # waits for it, and shows the same again
+    assert len(outputs[str(flow.maps)]["images"]) == 4
+    keep(page, "live_preview_afterwards")
+    assert not page.errors
 
 
 def test_it_can_be_switched_off(page, chromium, server):

@@ -114,5 +114,5 @@ export function eachFrame(paint) {
 }
 
 export function percent(share) {
-  return `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}%`;
+  return `${(100 * share).toFixed(share >= 0.0005 && share < 0.0995 ? 1 : 0)}%`; // no 0.0%
 }

@@ -118,6 +118,7 @@ export class SaliencyPanel {
       entry.style.order = order.indexOf(row);
       entry.setAttribute("aria-checked", row === this.row);
       entry.setAttribute("aria-label", `${maps.names[row]}: ${says}`);
+      bar.style.visibility = shown === null ? "hidden" : "visible";
       bar.firstChild.style.width = `${100 * (shown ?? 0)}%`;
       bar.firstChild.style.background = `rgb(${maps.colours.subarray(3 * Math.round(255 * (shown ?? 0))).slice(0, 3).join()})`;
       text.textContent = says;
