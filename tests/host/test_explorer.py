@@ -506,9 +506,9 @@ def test_heatmaps_while_sampling_on_concept_attention(page, server):
     flow.look_at(attention)
     flow.js("app.queuePrompt(0)")
     shown = """async id => { for (let tries = 0; tries < 50; tries++) { // each step takes the picture before it away
-        const [url] = app.nodePreviewImages[id] ?? [];
-        const reply = url && await fetch(url).catch(() => null);
-        if (reply) { const { width, height } = await createImageBitmap(await reply.blob()); return [width, height] }
+        const image = new Image();
+        image.src = app.nodePreviewImages[id]?.[0] ?? '';
+        if (await image.decode().then(() => true, () => false)) return [image.naturalWidth, image.naturalHeight];
         await new Promise(done => setTimeout(done, 50)) } return null }"""
     page.wait_for_function("id => app.nodePreviewImages[id]?.length", arg=str(attention), timeout=300_000)
     page.wait_for_timeout(500)
