@@ -11,6 +11,7 @@ import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import click
 import numpy as np
@@ -128,7 +129,7 @@ def kinds_table(found: dict[tuple[str, str], list[Figures]], kinds: Sequence[str
 @click.option("--world", "worlds", type=click.Choice(list(WORLDS)), multiple=True, help="One of both; else both.")
 @click.option("--scenes", type=click.IntRange(2), default=100, show_default=True)
 @click.option("--tuning", is_flag=True, help=f"Scenes to choose on, from seed {TUNING}; else those to report on, from {REPORTING}.")
-def command(names: tuple[str, ...], weights: str, worlds: tuple[str, ...], scenes: int, tuning: bool) -> None:
+def command(names: tuple[str, ...], weights: Path, worlds: tuple[str, ...], scenes: int, tuning: bool) -> None:
     if unknown := [name for name in names if name not in OPTIONS]:
         raise click.UsageError(f"There is no option {', '.join(map(repr, unknown))}. Known: {', '.join(OPTIONS)}.")
     reference = next(iter(OPTIONS))
