@@ -55,7 +55,7 @@ def labels(model: TinyFlux, seed: int) -> Tensor:
 
 def figures(label: Tensor, scene: HardScene) -> dict[tuple[str, str], list[float]]:
     """(way, metric) -> the values of one scene's things."""
-    found = defaultdict(list)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row, thing in enumerate(scene.things):
         there = [torch.from_numpy(mask) for name, mask in scene.instances if name == thing]
         for way, split in WAYS.items():

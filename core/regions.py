@@ -103,7 +103,8 @@ def instance_labels(label: Tensor, concepts: Sequence[str]) -> tuple[Tensor, tup
     NOTHING where a concept has crumbs only, see `instances`.
     """
     found = [[instances((one == row).float()) for one in label] for row in range(len(concepts))]
-    out, names = torch.full_like(label, NOTHING), []
+    out = torch.full_like(label, NOTHING)
+    names: list[str] = []
     for concept, pictures in zip(concepts, found):
         for b, things in enumerate(pictures):
             for number, (box, own) in enumerate(things, len(names)):
