@@ -501,8 +501,9 @@ def test_heatmaps_while_sampling_on_concept_attention(page, server):
     flow = Explorers(page, server, ("balloon", "tree", "sand", "cat"), steps=60)
     attention, sampler = (flow.js("type => app.graph.nodes.find(n => n.type === type).id", kind)
                           for kind in ("ConceptAttentionApply", "KSampler"))
-    flow.js("""([id, sampler]) => { const at = (node, name) => app.graph.getNodeById(node).widgets.find(w => w.name === name);
-        at(id, 'live_preview').value = true; at(sampler, 'seed').value = 7 }""", [attention, sampler])
+    seed = 7 if page.name == "classic" else 8  # what one frontend has had made, the server does not make again for the other
+    flow.js("""([id, sampler, seed]) => { const at = (node, name) => app.graph.getNodeById(node).widgets.find(w => w.name === name);
+        at(id, 'live_preview').value = true; at(sampler, 'seed').value = seed }""", [attention, sampler, seed])
     flow.look_at(attention)
     flow.js("app.queuePrompt(0)")
     shown = """async id => { for (let tries = 0; tries < 50; tries++) { // each step takes the picture before it away
