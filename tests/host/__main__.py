@@ -1,7 +1,8 @@
 """Run tests/host with the interpreter of every ComfyUI found: python3 tests/host [--matrix] [pytest arguments]
 
 Hosts are the folders in COMFYUI_PATH (separated as PATH is), by default ~/ComfyUI*. A host's
-interpreter is its .venv, else this one. Prints in its last lines which hosts ran and which did not.
+interpreter is its .venv, else this one. They run side by side, one a core, and each prints when it has ended; the last lines
+say which hosts ran and which did not.
 --matrix: also the tests that take minutes, and every combination with other nodes, models, samplers
 and server options as one table.
 """
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from glob import glob
 from pathlib import Path
 
@@ -32,23 +34,33 @@ def interpreter(host: Path) -> str:
     return sys.executable
 
 
+def run(host: Path, report: Path, arguments: list[str]) -> tuple[int, str]:
+    """One host's tests: the exit code and what they printed."""
+    command = [interpreter(host), "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir", str(HERE),
+               "-c", str(HERE / "pytest.ini"), "--junit-xml", str(report), "-o", "junit_family=xunit1", *arguments]
+    done = subprocess.run(command, env={**ONE_THREAD, **os.environ, "COMFYUI_HOST": str(host)}, cwd=host, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace")
+    return done.returncode, done.stdout
+
+
 def main(arguments: list[str]) -> int:
     matrix = "--matrix" in arguments
     slow = [*sorted(HERE.glob("test_matrix_*.py")), HERE / "test_capture.py", HERE / "test_frontend.py"]
     tests = list(map(str, slow if matrix else [HERE]))
     arguments = [a for a in arguments if a != "--matrix"] + (["-m", "long or not long"] if matrix else [])
     lines, cells, failed = [], {}, False
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {}
         for host in hosts():
             if not (host / "main.py").exists():
                 lines.append(f"HOST DID NOT RUN: {host.name} (no main.py there)")
                 failed = failed or "COMFYUI_PATH" in os.environ
                 continue
             report = Path(folder) / f"{host.name}.xml"
-            command = [interpreter(host), "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir",
-                       str(HERE), "-c", str(HERE / "pytest.ini"), "--junit-xml", str(report), "-o", "junit_family=xunit1",
-                       *tests, *arguments]
-            code = subprocess.run(command, env={**ONE_THREAD, **os.environ, "COMFYUI_HOST": str(host)}, cwd=host).returncode
+            running[pool.submit(run, host, report, [*tests, *arguments])] = host, report
+        for ended in as_completed(running):
+            (code, printed), (host, report) = ended.result(), running[ended]
+            print(f"\n{host.name}\n{printed}", flush=True)
             lines.append(f"HOST {'PASSED' if code == 0 else f'FAILED (exit code {code})'}: {host.name}")
             failed = failed or code != 0
             if report.exists():
