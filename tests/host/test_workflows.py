@@ -44,7 +44,7 @@ ON_THE_TINY_FLUX = {
     "generate_see_mask": Tiny(None, {
         "dragon, castle, sky": "flower, apple, snow", "dragon": "flower",
         "a dragon on the roof of a castle under a cloudy sky": "a flower and an apple on snow"}),
-    "repaint_by_words": Tiny(1001626, {
+    "repaint_by_words": Tiny(1010907, {
         "dress, face, hair, sky, hill": "apple, boat", "dress": "apple", "a child's drawing of a girl": "an apple and a boat on sand",
         "raincoat": "a sun and a boat on sand"}),
     "change_background": Tiny(1000064, {
