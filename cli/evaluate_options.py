@@ -16,7 +16,6 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from tqdm import tqdm
 
 from ..core import masks
@@ -78,10 +77,10 @@ def measured(model: TinyFlux, cases: Iterable[Case], options: dict[str, Option])
 
 
 def auroc(scenes: Iterable[Figures]) -> float:
-    """How well presence tells what is there from what is not: area under the ROC curve, by ranks (Mann and Whitney)."""
-    there, presences = map(np.array, zip(*itertools.chain.from_iterable(scene["presence"] for scene in scenes)))
-    found = int(there.sum())
-    return float((rankdata(presences)[there].sum() - found * (found + 1) / 2) / (found * (len(there) - found)))
+    """How well presence tells what is there from what is not: area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(*zip(*itertools.chain.from_iterable(scene["presence"] for scene in scenes))))
 
 
 def beside(scenes: Sequence[Figures], reference: Sequence[Figures], metric: str) -> tuple[float, float, float, float]:

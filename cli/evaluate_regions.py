@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..core.live_region import RegionRule
 from ..core.masks import Shaping
-from ..core.metrics import iou
+from ..core.metrics import bootstrapped, iou
 from ..demo.pipeline import STEPS, TinyFlux
 from ..demo.recogniser import CLASSES, Recogniser, load_recogniser, read, things_in
 from ..demo.world import GROUNDS, THINGS, prompt_of
@@ -84,13 +84,6 @@ def one_prompt(model: TinyFlux, recogniser: Recogniser, number: int, rule: Regio
     return result | {way: judged(labels[way], labels["before"], x, y, z) for way in WAYS}
 
 
-def interval(values: np.ndarray, seed: int = 0) -> str:
-    """A mean with its 95% interval, prompts drawn again 1000 times."""
-    draws = np.random.default_rng(seed).choice(values, (1000, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return f"{values.mean():.2f} ({low:.2f} to {high:.2f})"
-
-
 def table(results: list[dict]) -> Iterator[str]:
     """Lines of markdown: of all prompts, of those whose plain picture shows what was asked for."""
     shown = [result for result in results if result["both"]]
@@ -99,7 +92,7 @@ def table(results: list[dict]) -> Iterator[str]:
            f"{np.median([r['mask IoU'] for r in shown if not r['empty']] or [0]):.2f}.")
     yield from ("", f"| way | {' | '.join(COLUMNS.values())} | seconds |", "|---" * (len(COLUMNS) + 2) + "|")
     for way, title in WAYS.items():
-        cells = [interval(np.array([r[way][column] for r in shown], dtype=float)) for column in COLUMNS]
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*bootstrapped([[float(r[way][column])] for r in shown])) for column in COLUMNS]
         yield f"| {title} | {' | '.join(cells)} | {np.median([r['seconds'][way] for r in shown]):.1f} |"
 
 

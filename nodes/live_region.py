@@ -172,19 +172,21 @@ def blended(prompts: list[dict], base: Tensor, inside: list[tuple[list[dict], Te
     """Prompts and the regions' conditionings as one list, with masks by which the host gives each place to whom it belongs.
 
     base, and the tensors of `inside`: shares B x h x w, see core.live_region.shares. The host divides by the sum of all masks, so a
-    region's are in proportion to what the prompts together have there.
+    region's are in proportion to what the prompts together have there. Where a region's conditionings are not, or not now, its share
+    is the prompts': the host predicts nothing where there is no mask.
     """
+    nothing = torch.zeros_like(x[:, 0])
     own = [coverage(entry, x, timestep) for entry in prompts]
-    total = sum((weight for weight in own if weight is not None), start=torch.zeros_like(x[:, 0]))
+    total = sum((weight for weight in own if weight is not None), start=nothing)
     if any("default" in entry for entry in prompts):  # it fills up what the others leave of 1
         total = total.clamp(min=1)
-    result = [entry if weight is None else masked(entry, weight * widened(base, weight)) for entry, weight in zip(prompts, own)]
+    left, parts = widened(base, total), []
     for entries, share in inside:
-        for entry in entries:
-            weight = coverage(entry, x, timestep)
-            if weight is not None:
-                result.append(masked(entry, weight * widened(share, weight) * total))
-    return result
+        share = widened(share, total)
+        there = [(entry, weight) for entry in entries if (weight := coverage(entry, x, timestep)) is not None]
+        left = left + torch.where(sum((weight for _, weight in there), start=nothing) > 0, 0.0, share)
+        parts += [masked(entry, weight * share * total) for entry, weight in there]
+    return [entry if weight is None else masked(entry, weight * left) for entry, weight in zip(prompts, own)] + parts
 
 
 def coverage(entry: dict, x: Tensor, timestep: Tensor) -> Tensor | None:

@@ -228,6 +228,17 @@ def test_masks_areas_and_several_prompts(flux, region, looks):
     torch.testing.assert_close(steps[FIRST][1], expected, rtol=2e-3, atol=2e-3)
 
 
+def test_where_its_conditioning_is_not_the_prompt_stays(flux, region, looks):
+    """A conditioning that has ended leaves its region to the prompt, and so does one with a mask where that mask is not."""
+    plain = run(flux, flux.patcher)
+    assert all(same(run(flux, region(flux.conditioning(7, start_percent=0.0, end_percent=0.2))[0]), plain))
+    steps = run(flux, region(inside(flux.conditioning(7), at(0, 6)))[0])
+    x, weights = steps[FIRST][0], looks[-1].weights
+    prompt, other = (predicted(of_prompt(flux, flux.conditioning(seed)), x) for seed in (1, 7))
+    assert weights[..., :6].any() and weights[..., 6:].any()
+    torch.testing.assert_close(steps[FIRST][1], torch.lerp(prompt, other, weights * at(0, 6)), rtol=2e-3, atol=2e-3)
+
+
 def soft_edges(height, width, top, bottom, left, right) -> torch.Tensor:
     """An area's weights: ComfyUI fades them over a quarter of a side, at most eight cells, where they do not end with the picture."""
     weights = torch.ones(height, width)

@@ -78,10 +78,9 @@ export function grown(mask, height, width, reach) {
 /** A Gaussian blur that ends `reach` pixels from the edge; the frame does not fade. Float32Array; what is less than `crumb` is 0. */
 export function feathered(mask, height, width, reach, crumb) {
   const mixed = onTheEdge(mask, height, width, reach);
-  const across = window1d(Math.min(2 * reach + 1, 2 * width - 1), reach / 3);
-  const down = window1d(Math.min(2 * reach + 1, 2 * height - 1), reach / 3);
-  const read = grownBox(mixed, height, width, down.length >> 1); // by the second pass
-  const out = blurred(blurred(mask, read, across, height, width, width, 1), mixed, down, width, height, 1, width);
+  const window = window1d(2 * reach + 1, reach / 3);
+  const read = grownBox(mixed, height, width, reach); // by the second pass
+  const out = blurred(blurred(mask, read, window, height, width, width, 1), mixed, window, width, height, 1, width);
   for (let i = 0; i < out.length; i++) if (out[i] < crumb || out[i] > 1 - crumb) out[i] = out[i] < crumb ? 0 : 1;
   return out;
 }

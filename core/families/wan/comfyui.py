@@ -14,10 +14,10 @@ __all__ = ["COMPRESSION", "DEFAULTS", "KEYS_ONLY", "NAME", "PATCH", "PIXELS", "T
 TEXT_KEYS, TOKENIZE = ("umt5xxl",), {"disable_weights": True}
 
 
-def fits(model: Layers) -> bool:
-    """Whether it is a plain Wan of that VAE. Models made from it for sound, poses or cameras, and those that take a reference picture in
-    a layer of its own, have other tokens before the video's."""
-    return type(model).__name__ == "WanModel" and model.out_dim == CHANNELS and model.ref_conv is None
+def fits(model: Layers, channels: int = CHANNELS) -> bool:
+    """Whether it is a plain Wan of a VAE with so many channels. Models made from it for sound, poses or cameras, and those that take a
+    reference picture in a layer of its own, have other tokens before the video's."""
+    return type(model).__name__ == "WanModel" and model.out_dim == channels and model.ref_conv is None
 
 
 def blocks(model: Layers, singles: int | None = 0) -> dict[tuple[str, int], Layers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..naming import Layers
+from ..wan import comfyui as wan
 from ..wan.comfyui import TEXT_KEYS, TOKENIZE, begin, block, blocks, picture
 from . import CHANNELS, COMPRESSION, DEFAULTS, KEYS_ONLY, NAME, PATCH, PIXELS
 
@@ -12,4 +13,4 @@ __all__ = ["COMPRESSION", "DEFAULTS", "KEYS_ONLY", "NAME", "PATCH", "PIXELS", "T
 
 def fits(model: Layers) -> bool:
     """See Wan's."""
-    return type(model).__name__ == "WanModel" and model.out_dim == CHANNELS and model.ref_conv is None
+    return wan.fits(model, CHANNELS)
