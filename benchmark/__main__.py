@@ -227,8 +227,9 @@ def main() -> None:
         print(f"measuring: {part}", file=sys.stderr, flush=True)
         rows += parts[part]()
     name = torch.cuda.get_device_name() if flux.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    kind = str(model_of.DTYPE).removeprefix("torch.")
     print(f"\n{name}, torch {torch.__version__}, {options.on}, {options.depth} double and {2 * options.depth} single blocks of width "
-          f"{model_of.WIDTH}, bf16, {model_of.TEXT} text tokens, medians of {rounds}\n\n| what | figure | |\n|---|---|---|")
+          f"{model_of.WIDTH}, {kind}, {model_of.TEXT} text tokens, medians of {rounds}\n\n| what | figure | |\n|---|---|---|")
     print("\n".join(f"| {what} | {figure:.3f} | {note} |" for what, figure, note in rows))
     if options.profile:
         print("\n" + where.operations(flux))

@@ -86,8 +86,8 @@ class RegionRun:
         """What has to be said of the run, once it has ended."""
         words = " or ".join(f"'{word}'" for word in self.region.capture.inputs.concepts)
         if self.found is None:
-            return [f"The region of {words} was never looked for: no step that Concept Region saw lay before one between its start_percent "
-                    "and end_percent. Widen them, sample more steps, or remove a step cache."]
+            return [f"The region of {words} was never looked for: there was no step between start_percent and end_percent with another "
+                    "before it. Sample more steps, widen the two, or remove a step cache."]
         notes, all_presence, least = [], self.found.presence.tolist(), self.region.rule.min_presence
         for number, (acted, presence) in enumerate(zip(self.acted.expand(len(all_presence)).tolist(), all_presence), 1):
             nothing = f"Concept Region has changed nothing{f' in picture {number}' if len(all_presence) > 1 else ''}"

@@ -287,7 +287,8 @@ SHAPES = [dict(method="auto"), dict(method="auto", refine=False), dict(method="a
           dict(method="argmax", refine=False, concept="1 + 3"),
           dict(method="soft", refine=False, invert=True), dict(method="auto", grow=7), dict(method="mean", grow=-3, refine=False),
           dict(method="auto", feather=9), dict(method="otsu", grow=12, feather=20, invert=True), dict(method="auto", concept="cat"),
-          dict(method="percentile", threshold=0.6, min_area=400, fill_holes=True, refine=False), dict(method="auto", feather=200)]
+          dict(method="percentile", threshold=0.6, min_area=400, fill_holes=True, refine=False), dict(method="auto", feather=200),
+          dict(method="auto", feather=600)]  # wider than the picture
 PLAIN = dict(concept="balloon", method="auto", threshold=0.5, grow=0, feather=0, fill_holes=False, min_area=0, invert=False, refine=True)
 
 
