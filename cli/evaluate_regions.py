@@ -7,7 +7,6 @@ and is Y as it would have been? Against the same with the mask of a full run bef
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from ..demo.pipeline import STEPS, TinyFlux
 from ..demo.recogniser import CLASSES, Recogniser, load_recogniser, read, things_in
 from ..demo.world import GROUNDS, THINGS, prompt_of
 from .evaluate import HELD_OUT
+from .place import Lines
 
 SAME_PLACE, UNTOUCHED = 0.5, 0.8  # IoU of the boxes of Z and X; IoU of Y's masks
 WAYS = {"live": "live region, one run", "two runs": "mask of a full run before, two runs", "plain": "plain prompt \"Z and Y\", one run"}
@@ -103,17 +103,21 @@ def table(results: list[dict]) -> Iterator[str]:
 @click.option("--start", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="When the region begins.")
 @click.option("--grow", type=int, default=0, show_default=True, help="Pixels by which the region's edge moves out.")
 @click.option("--feather", type=click.IntRange(0), default=0, show_default=True, help="Pixels over which it fades.")
+@click.option("--min-presence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Below it nothing is done.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
               help="One line of JSON a prompt; prompts that are in it are not drawn again.")
-def command(prompts: int, first: int, steps: int, start: float, grow: int, feather: int, out: Path) -> None:
-    results = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    model, recogniser, rule = TinyFlux(), load_recogniser(), RegionRule(shaping=Shaping(grow, feather))
+def command(prompts: int, first: int, steps: int, start: float, grow: int, feather: int, min_presence: float, out: Path) -> None:
+    settings = {"steps": steps, "start": start, "grow": grow, "feather": feather, "min_presence": min_presence}
+    try:
+        ledger = Lines(out, settings, "--out")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    model, recogniser, rule = TinyFlux(), load_recogniser(), RegionRule(shaping=Shaping(grow, feather), min_presence=min_presence)
     torch.set_num_threads(1)
-    done = {result["number"] for result in results}
-    with out.open("a") as file:
-        for number in tqdm([n for n in range(first, first + prompts) if n not in done], unit="prompt", file=sys.stderr):
-            results.append(one_prompt(model, recogniser, number, rule, start, steps))
-            print(json.dumps(results[-1]), file=file, flush=True)
+    done = {result["number"] for result in ledger.lines}
+    for number in tqdm([n for n in range(first, first + prompts) if n not in done], unit="prompt", file=sys.stderr):
+        ledger.add(one_prompt(model, recogniser, number, rule, start, steps))
+    results = [result for result in ledger.lines if first <= result["number"] < first + prompts]
     for line in table(results):
         click.echo(line)
 

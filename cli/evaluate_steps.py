@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -15,7 +14,7 @@ from ..core.metrics import bootstrapped
 from .datasets import DataSet
 from .measure import Measured, Setting, measure, one_pass
 from .models import Model
-from .place import replace_text
+from .place import Lines
 from .protocols import Rules
 
 
@@ -35,36 +34,16 @@ class Figures(NamedTuple):
                    bootstrapped(things.precisions))
 
 
-class Ledger:
-    """The figures so far, one line of JSON each, in a file where one is given.
-
-    asked: what the figures depend on; it is the file's first line. Raises ValueError for a file of other figures.
-    """
+class Ledger(Lines):
+    """The figures so far, in a file where one is given."""
 
     def __init__(self, file: Path | None, asked: dict):
-        self.file, self.figures = file, {}
-        if file is None:
-            return
-        try:
-            found = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]] if file.exists() else []
-        except ValueError as error:
-            raise ValueError(f"--resume is '{file}', which is damaged or no file of figures: {error}. Give another.") from error
-        if found and found[0] != asked:
-            raise ValueError(f"--resume is '{file}', which holds the figures of another evaluation ({_differing(found[0], asked)}). "
-                             "Give another.")
-        for line in found[1:]:
-            self.figures[line["label"], Setting(*line["setting"])] = Figures(*line["figures"])
-        replace_text(file, "".join(json.dumps(line) + "\n" for line in (found or [asked])))  # less a line that was not finished
+        super().__init__(file, asked, "--resume")
+        self.figures = {(line["label"], Setting(*line["setting"])): Figures(*line["figures"]) for line in self.lines}
 
-    def add(self, label: str, setting: Setting, figures: Figures) -> None:
+    def keep(self, label: str, setting: Setting, figures: Figures) -> None:
         self.figures[label, setting] = figures
-        if self.file:
-            with self.file.open("a", encoding="utf-8") as opened:
-                opened.write(json.dumps({"label": label, "setting": setting, "figures": figures}) + "\n")
-
-
-def _differing(found: dict, asked: dict) -> str:
-    return ", ".join(key for key in asked if not isinstance(found, dict) or found.get(key) != asked[key])
+        self.add({"label": label, "setting": setting, "figures": figures})
 
 
 def measured(model: Model, data: DataSet, picks: Sequence[int], settings: Iterable[Setting], contrast: str, rules: Rules, samples: int,
@@ -75,7 +54,7 @@ def measured(model: Model, data: DataSet, picks: Sequence[int], settings: Iterab
         if missing := [setting for setting in group if (label, setting) not in ledger.figures]:
             found = measure(model, data, picks, missing, contrast, rules, samples, f"{label}, step {number} of {len(groups)}", things)
             for setting, metrics in found.items():
-                ledger.add(label, setting, Figures.of(metrics))
+                ledger.keep(label, setting, Figures.of(metrics))
         tell({setting: ledger.figures[label, setting] for setting in group})
     return {setting: ledger.figures[label, setting] for group in groups for setting in group}
 
