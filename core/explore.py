@@ -44,7 +44,7 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
     """
     chosen = previewed(shown)
     first = rows(shown)[chosen]
-    shares = first[0].numel()
+    shares = first.shape[1:].numel()
     size, planes = (4 * shares, 1) if exact else (shares, 2)  # bytes of one moment; how many the first one takes
     pictures = min(len(first), MAX_BYTES // (size * planes))
     if not pictures:
@@ -59,7 +59,7 @@ def save(path: str | Path, shown: Saliency, exact: bool = False, recording: Reco
                "colours": as_levels(heatmaps(torch.linspace(0, 1, 256)))}
     if not exact:
         levels = maps[0].clamp(0, 1) * 255
-        tensors["rest"] = ((levels - levels.round()) * 255 + 128).round().clamp(0, 255).numpy().astype(np.uint8)
+        tensors["rest"] = ((levels - levels.round()) * 255 + 128).round().clamp(max=255).numpy().astype(np.uint8)
     save_file(tensors, path, metadata={"explorer": json.dumps(about)})
     return chosen
 

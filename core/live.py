@@ -20,8 +20,7 @@ class LiveSaliency:
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
         self.looked_at, self.counted = 0, 0  # steps; and those of them that are in the mean
-        self.progress = -1.0  # of the last of them
-        self.mean = torch.empty(0)
+        self.mean = torch.zeros(())
 
     def newest(self) -> Saliency | None:
         """Saliency of all steps recorded by now, its contrast maps those of the last; waits for the device. None where no step is new, or
@@ -32,7 +31,7 @@ class LiveSaliency:
             step = next(iter(self.recorder.recordings([sigma]).values()))  # "output", where the model has it
             layers = step.defaults.layers(step.depth, step.singles)
             shown_one = step.scores[:, layers, step.frames // 2, None]
-            step = replace(step, scores=shown_one, layers=tuple(layers), frames=1, compression=1)
+            step = replace(step, scores=shown_one, layers=tuple(layers), frames=1)
             shown = self.with_step(step) if torch.isfinite(step.scores).all() else None
         return shown
 
@@ -46,8 +45,8 @@ class LiveSaliency:
 
     def in_mean(self, values: Tensor, step: Recording) -> Tensor:
         """Before the first step that counts by default each stands alone, as in `saliency`."""
-        starts_anew = self.progress < step.defaults.first_step
-        self.counted = 1 if starts_anew else self.counted + 1
-        self.mean = values if starts_anew else torch.lerp(self.mean, values, 1 / self.counted)
-        self.progress = step.progress[0]
-        return self.mean
+        (progress,) = step.progress
+        if progress >= step.defaults.first_step:
+            self.counted += 1
+            self.mean = torch.lerp(self.mean, values, 1 / self.counted)
+        return self.mean if self.counted else values

@@ -33,12 +33,12 @@ class RegionRule:
 
     def region(self, recording: Recording, grid: tuple[int, int]) -> Region:
         """The region of all the words of a recording, from every step in it, on a latent's grid (rows, columns)."""
-        maps = saliency(recording, end=max(recording.progress[-1], 1e-6))  # not (0, 1), which leaves out a family's first steps
+        maps = saliency(recording, end=recording.progress[-1])  # not (0, 1), which leaves out a family's first steps
         presence = maps.presence.amax(dim=1)
         words = "+".join(str(number) for number, _ in enumerate(recording.concepts, 1))
         found = mask(maps, words, self.method, self.threshold, self.shaping)
         found = torch.where(presence[:, None, None] < self.min_presence, 0.0, found)
-        return Region(adaptive_avg_pool2d(found[:, None], grid)[:, 0] * self.strength, presence)
+        return Region(adaptive_avg_pool2d(found, grid) * self.strength, presence)
 
 
 @dataclass(frozen=True)

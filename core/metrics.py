@@ -111,7 +111,7 @@ class ThingMetrics:
                 continue
             inside, outside = pixels_of_cells(coefficients, there, counted)
             scores = coefficients.double().flatten().numpy()
-            precision = average_precision_score(np.repeat((1, 0), inside.size), np.tile(scores, 2),
+            precision = average_precision_score(np.repeat((True, False), inside.size), np.tile(scores, 2),
                                                 sample_weight=np.concatenate((inside, outside)))
             found.append((iou(enlarged(mask, there.shape) & counted, there & counted), float(precision)))
         if found:
@@ -176,7 +176,7 @@ def boundary_iou(predicted: Tensor, label: Tensor, share: float = 0.02) -> float
     bands = []
     for mask in (predicted, label):
         inside = np.pad(mask.numpy().astype(bool), 1)  # the picture's frame counts as an edge
-        bands.append((inside & (distance_transform_edt(inside) <= width))[1:-1, 1:-1])
+        bands.append(inside & (distance_transform_edt(inside) <= width))
     union = (bands[0] | bands[1]).sum()
     return float((bands[0] & bands[1]).sum() / union) if union else 1.0
 

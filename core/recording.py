@@ -147,7 +147,7 @@ class Recorder:
 
     def wants(self, sigma: float) -> bool:
         """Whether this noise level is to be recorded; only a run beyond `max_bytes` leaves steps out."""
-        return self.stride == 1 or round(self.progress(sigma) * (len(self.schedule) - 1)) % self.stride == 0
+        return round(self.progress(sigma) * (len(self.schedule) - 1)) % self.stride == 0
 
     def progress(self, sigma: float) -> float:
         """The share of the run, 0 to 1, at which this noise level is reached."""
@@ -205,5 +205,5 @@ def padded(pictures: Tensor, patch: int = 16) -> Tensor:
 
     Autoencoders would crop them instead, and maps would no longer line up.
     """
-    height, width = pictures.shape[-2:]
+    height, width = pictures.shape[2:]
     return pad(pictures, (0, -width % patch, 0, -height % patch), mode="replicate")

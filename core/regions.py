@@ -58,8 +58,9 @@ def instances(mask: Tensor, min_share: float = 0.001) -> list[tuple[dict[str, in
         own = numbered[box["y"]:box["y"] + box["height"], box["x"]:box["x"] + box["width"]]
         np.copyto(own, parts + number, where=parts > 0)
         number += parts.max()
-    largest = np.bincount(numbered.ravel())[1:].max(initial=0)
-    return _pieces(numbered, max(_CRUMB * largest, min_share * mask.numel()))
+    pieces = _pieces(numbered, min_share * mask.numel())
+    sizes = [int(own.sum()) for _, own in pieces]
+    return [piece for piece, size in zip(pieces, sizes) if size >= _CRUMB * sizes[0]]
 
 
 def _pieces(numbered: np.ndarray, least: float) -> list[tuple[dict[str, int], Tensor]]:
@@ -82,12 +83,12 @@ def _parted(island: np.ndarray) -> np.ndarray:
         return island.astype(np.int32)
     _, nearest = ndimage.distance_transform_edt(cores == 0, return_indices=True)
     parts = cores[tuple(nearest)][1:-1, 1:-1].repeat(step, axis=0).repeat(step, axis=1)
-    return np.where(island, parts[:island.shape[0], :island.shape[1]], 0)
+    return parts[:island.shape[0], :island.shape[1]] * island
 
 
 def _cores(depth: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
     """The parts of `inside` H x W bool that stand clear of one another as the depth H x W is flooded, as masks of their own."""
-    for level in np.linspace(0, _NECK * depth[inside].max(initial=0), _LEVELS)[1:]:
+    for level in np.linspace(0, _NECK * (depth * inside).max(), _LEVELS)[1:]:
         parts, number = ndimage.label(inside & (depth > level))
         deepest = ndimage.maximum(depth, parts, np.arange(1, number + 1))
         clear = 1 + np.flatnonzero(_NECK * np.asarray(deepest) >= level)
@@ -134,4 +135,4 @@ def point_prompts(saliency: Saliency, row: int, picture: int = 0, count: int = 3
     own, others = maps[row], torch.cat((maps[:row], maps[row + 1:]))
     rival = others.amax(dim=0) if len(others) else torch.zeros_like(own)
     wins = own > rival
-    return (peaks(torch.where(wins, own, 0.0), count, above=0.05), peaks(torch.where(wins, 0.0, rival), count, above=0.05), wins.float())
+    return (peaks(own * wins, count, above=0.05), peaks(rival * ~wins, count, above=0.05), wins.float())

@@ -83,9 +83,8 @@ def mask_tiles(mask: Tensor, image: Tensor | None, captions: list[str]) -> Tenso
 def _outline(mask: Tensor) -> Tensor:
     """The pixels H x W just outside of a mask's edge, in a line that can still be seen in a thumbnail."""
     width = max(1, round(min(mask.shape) / 200))
-    inside = mask[None, None]
-    grown = max_pool2d(inside, 2 * width + 1, stride=1, padding=width)
-    return ((grown > 0.5) & (inside <= 0.5))[0, 0]
+    grown = max_pool2d(mask[None], 2 * width + 1, stride=1, padding=width)[0]
+    return (grown > 0.5) & (mask <= 0.5)
 
 
 def caption(saliency: Saliency, picture: int, concept: int) -> str:
@@ -141,13 +140,13 @@ def from_pil(image: Image.Image) -> Tensor:
 
 # The colour-blind-safe palette of Okabe and Ito, black left out
 _PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+_NOTHING = (0.16, 0.16, 0.16)  # of no concept
 
 
 def segmentation(labels: Tensor, names: tuple[str, ...], legend: bool = True) -> Tensor:
     """Label pictures B x H x W (negative: no concept, drawn grey) -> B x H x W x 3, with a legend of the names below."""
     colours = torch.tensor([ImageColor.getrgb(_PALETTE[i % len(_PALETTE)]) for i in range(len(names))]) / 255
-    table = torch.cat((colours, torch.full((1, 3), 0.16)))
-    out = table[torch.where(labels < 0, len(names), labels)]
+    out = torch.cat((colours, torch.tensor([_NOTHING])))[labels.clamp(min=-1)]
     return with_legend(out, names, colours) if legend else out
 
 

@@ -45,6 +45,8 @@ TESTS = {  # what to run when a module is changed; of the masks not those of lar
     "concepts": ["tests/test_concepts.py"],
     "explore": ["tests/test_explore.py"],
     "files": ["tests/test_files.py"],
+    "live": ["tests/test_live.py", "tests/test_frames.py"],
+    "live_region": ["tests/test_live_region.py"],
     "masks": ["tests/test_maps.py", "tests/test_masks.py", "tests/test_mask_edges.py",
               "-k", "not every_size and not larger_than and not even_size"],
     "metrics": ["tests/test_metrics.py", "tests/test_metrics_protocols.py", "tests/test_golden.py", "tests/test_evaluate_options.py"],
@@ -53,7 +55,7 @@ TESTS = {  # what to run when a module is changed; of the masks not those of lar
     "recording": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_recording.py", "tests/test_files.py"],
     "regions": ["tests/test_regions.py"],
     "render": ["tests/test_captions.py", "tests/test_render.py"],
-    "saliency": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_files.py"],
+    "saliency": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_files.py", "tests/test_frames.py"],
     "stream": ["tests/test_equations.py", "tests/test_stream.py", "tests/test_golden.py"]}
 LIKELY = {("Add", "Sub"), ("Sub", "Add"), ("Mul", "Div"), ("Div", "Mul"), ("FloorDiv", "Mul"), ("Mod", "Mul"), ("Pow", "Mul"),
           ("BitOr", "BitAnd"), ("BitAnd", "BitOr"), ("Lt", "LtE"), ("Lt", "Gt"), ("LtE", "Lt"), ("LtE", "Gt"), ("Gt", "GtE"), ("Gt", "Lt"),

@@ -1,5 +1,7 @@
 """Where the letters of captions and legends stand, and what is done with those that do not fit."""
 
+import math
+
 import pytest
 import torch
 from PIL import ImageFont
@@ -48,6 +50,14 @@ def test_a_caption_too_long_is_set_smaller_no_more_than_it_must_be(size):
     assert left >= fitting / 2 - 2 and 287 - right >= fitting / 2 - 2
 
 
+def test_a_caption_that_just_fits_is_not_set_smaller():
+    """A type of 32 on a picture as wide as fifteen letters and half a letter's height on both sides; and on one a pixel narrower."""
+    length = math.ceil(ImageFont.load_default(32).getlength("n" * 15))
+    for width, size in ((length + 32, 32), (length + 31, 31)):
+        _, _, left, right = ink(render.label(torch.zeros(288, width, 3), "n" * 15)[:-288])
+        assert right - left + 1 == pytest.approx(ImageFont.load_default(size).getlength("n" * 15), abs=4)
+
+
 def test_a_caption_too_long_for_the_smallest_type_ends_in_dots_where_it_must():
     room, font = 288 - 18, ImageFont.load_default(18)
     whole = "n" * most(18, room)
@@ -88,7 +98,7 @@ def test_a_legend_goes_on_in_the_next_line_where_a_name_would_reach_beyond_the_p
     font, gap = ImageFont.load_default(12), 6
     first, second = ("a" * 10, "b" * 10)
     needed = gap + sum(12 + gap + font.getlength(name) + 2 * gap for name in (first, second))
-    for width, lines in ((int(needed) + 2, 1), (int(needed) - 2, 2)):
+    for width, lines in ((math.ceil(needed), 1), (math.ceil(needed) - 1, 2)):
         strip = render.segmentation(torch.zeros(1, 240, width, dtype=torch.long), (first, second))[0, 240:]
         assert len(strip) == round(lines * 12 * 1.6 + gap)
         one, two = keys_of(strip, "e69f00"), keys_of(strip, "56b4e9")
@@ -106,4 +116,6 @@ def test_a_name_too_long_for_a_line_ends_in_dots_where_it_must():
     assert not torch.equal(legend(whole), legend(whole[:-1] + "…")) and (legend(whole).amax(dim=(0, 1)) * 255).round()[2] == 240
     kept = next(k for k in range(100, 0, -1) if font.getlength("n" * k + "…") <= room)
     assert torch.equal(legend(whole + "n"), legend("n" * kept + "…")) and torch.equal(legend("n" * 79), legend("n" * 80))
-    assert torch.equal(legend("wide", 20), legend("…", 20))
+    assert torch.equal(legend("wide", 20), legend("…", 20)) and torch.equal(legend("wide", 40), legend("…", 40))
+    just = math.ceil(font.getlength("wide")) + 3 * 12
+    assert not torch.equal(legend("wide", just), legend("wi…", just)) and torch.equal(legend("wide", just - 1), legend("wi…", just - 1))

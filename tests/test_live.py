@@ -42,12 +42,24 @@ def test_each_step_shows_what_saliency_makes_of_the_steps_so_far(family):
     assert all(not torch.allclose(a, b, atol=1e-3) for a, b in itertools.pairwise(seen))
 
 
-def test_of_a_clip_the_frame_in_its_middle():
-    run = Recorder(("cat",), ("sky",), "flux1", FAMILIES["flux1"].DEFAULTS, LEVELS, 19, (64, 96), frames=3, compression=4)
-    run.add(1.0, {"output": torch.randn(19, 2, 2, 3 * 24, generator=torch.Generator().manual_seed(0))})
+@pytest.mark.parametrize("frames, middle", [(1, 0), (3, 1), (5, 5)])
+def test_of_a_clip_the_frame_in_its_middle(frames, middle):
+    """Of a video of 1 + 4 + 4 + 4 + 4 frames the middle one is of the third latent frame, the first four after five."""
+    run = Recorder(("cat",), ("sky",), "flux1", FAMILIES["flux1"].DEFAULTS, LEVELS, 19, (64, 96), frames=frames, compression=4)
+    run.add(1.0, {"output": torch.randn(19, 2, 2, frames * 24, generator=torch.Generator().manual_seed(0))})
     whole = saliency(run.finish()["output"])
-    torch.testing.assert_close(LiveSaliency(run).newest().maps, whole.maps[1:2])  # the first clip's frames: 1, then 4, then 4
-    assert len(whole.maps) == 2 * 9
+    torch.testing.assert_close(LiveSaliency(run).newest().maps, whole.maps[middle:middle + 1])
+    assert len(whole.maps) == 2 * (4 * frames - 3)
+
+
+def test_a_step_back_to_noise_that_does_not_count_changes_nothing():
+    """A sampler that restarts adds noise again; what is earlier in the run than the first step that counts is left out, as afterwards."""
+    run = recorder("flux2")
+    live = LiveSaliency(run)
+    assert run.progress(0.3) < FAMILIES["flux2"].DEFAULTS.first_step < run.progress(0.05)
+    for number, sigma in enumerate((0.05, 0.3, 0.01)):
+        run.add(sigma, step("flux2", number))
+        torch.testing.assert_close(live.newest().maps, saliency(run.finish()["output"]).maps[:1], rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_shown_before_the_first_step_and_where_the_model_computes_nan():

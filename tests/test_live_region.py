@@ -1,5 +1,7 @@
 """Live regions: the rule that makes a region of a run's words, and the tiny Flux that draws with it."""
 
+from dataclasses import FrozenInstanceError, replace
+
 import pytest
 import torch
 
@@ -31,6 +33,29 @@ def test_a_region_is_the_words_place_in_pictures_that_have_it():
     assert RegionRule(min_presence=0.0).region(recording(), (8, 16)).weights[1].any()
 
 
+def test_how_surely_a_region_s_words_are_in_each_picture_by_hand():
+    """Against a rival and another word of score 0 the cat's 0.2 is a share of e^0.2 / (e^0.2 + 2); as surely as is asked for is enough."""
+    found = RegionRule().region(recording(), (8, 16))
+    assert found.presence[1].item() == pytest.approx(1.2214 / 3.2214, abs=1e-3)
+    barely, not_quite = (RegionRule(min_presence=found.presence[1].item() + more) for more in (0.0, 1e-6))
+    assert barely.region(recording(), (8, 16)).weights[1].any() and not not_quite.region(recording(), (8, 16)).weights[1].any()
+
+
+def test_unless_said_a_word_has_a_region_where_it_beats_its_rivals():
+    """Above its own mean, the paper's rule, the cat would have one where the sky is surer."""
+    rivalled = recording()
+    rivalled.scores[:, :, :, 2, :, :4] = 9.5
+    assert RegionRule(method="mean", min_presence=0.0).region(rivalled, (8, 16)).weights.any()
+    assert not RegionRule(min_presence=0.0).region(rivalled, (8, 16)).weights.any()
+
+
+def test_a_run_s_rule_and_its_regions_stay_as_they_are():
+    rule = RegionRule()
+    for thing, name in ((rule, "strength"), (rule.region(recording(), (8, 16)), "weights")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, None)
+
+
 def test_shaping_is_in_pixels_of_the_picture():
     plain, grown = (RegionRule(shaping=Shaping(grow=grow)).region(recording(), (8, 16)).weights[0] for grow in (0, 8))
     assert (grown - plain).sum() == pytest.approx(8, abs=1), "one column of the latent, eight cells high"
@@ -40,6 +65,9 @@ def test_every_step_so_far_counts_whatever_a_familys_first_one_is():
     early = recording(flux2.DEFAULTS, steps=4)
     early.scores[3] = 0.0  # the newest step alone would show nothing
     assert RegionRule(min_presence=0.0).region(early, (4, 8)).weights[0, :, :3].all()
+    late = recording(steps=4)
+    late = replace(late, scores=late.scores * torch.tensor([0, 0, 0, 1.0]).view(4, 1, 1, 1, 1, 1))
+    assert RegionRule().region(late, (4, 8)).presence[0].item() == pytest.approx((1 / 3 + 1 / 3 + 1 / 3 + 1) / 4, abs=1e-3)
 
 
 def test_overlapping_regions_share_and_leave_nothing_over():

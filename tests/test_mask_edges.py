@@ -228,6 +228,19 @@ def test_overshooting_is_cut_off_at_0_and_1():
     assert found[0, 0, 10, 30] == 1 and found[0, 0, 10, 5] == 0 and found.min() == 0 and found.max() == 1
 
 
+def test_how_much_of_a_faint_edge_is_followed_by_hand():
+    """He and Sun's filter where the map and a grey picture have one edge in common, the picture's of 8 levels d = 8/255. In a window of
+    five columns, f of which are bright, the picture's variance is v = d^2 f (1 - f) in each of three colours, and the map follows it
+    by 3 v / (3 v + 0.001). A pixel has the mean of the five windows it is in."""
+    maps, image = torch.zeros(1, 1, 16, 16), torch.full((1, 16, 16, 3), 0.4)
+    maps[..., 8:], image[:, :, 8:] = 1.0, 0.4 + 8 / 255
+    expected = 0.0
+    for bright in (1 / 5, 2 / 5, 3 / 5, 4 / 5, 1.0):  # windows around the two columns before the first bright one, it, and two after
+        variance = (8 / 255)**2 * bright * (1 - bright)
+        expected += (bright + 3 * variance / (3 * variance + 0.001) * (1 - bright)) / 5
+    torch.testing.assert_close(refine(maps, image, 1.0)[0, 0, 3:-3, 8], torch.full((10,), expected), atol=1e-4, rtol=0)
+
+
 def test_one_picture_does_for_a_batch_of_maps_and_another_number_does_not():
     maps, image = noise(2, 1, 24, 20), noise(1, 24, 20, 3)
     both = refine(maps, image, 2.0)

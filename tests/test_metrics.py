@@ -80,6 +80,18 @@ def test_an_interval_holds_the_mean_and_pictures_are_drawn_whole():
     assert bootstrapped([[0.5]] * 4) == (0.5, 0.5, 0.5)
 
 
+def test_an_interval_leaves_out_the_same_share_at_both_ends():
+    """Of two pictures of 0 and of 1, a quarter of the draws has 0, a half 0.5 and a quarter 1."""
+    for confidence, interval in ((0.4, (0.5, 0.5)), (0.6, (0.0, 1.0))):
+        assert bootstrapped([[0.0], [1.0]], confidence=confidence)[1:] == interval
+
+
+def test_a_published_interval_can_be_made_again():
+    """A thousand draws, always the same, of which 95 of a hundred lie within."""
+    values = [[number * number % 31 / 31] for number in range(30)]
+    assert bootstrapped(values) == pytest.approx((0.398925, 0.307500, 0.494677), abs=5e-6)
+
+
 def test_the_scale_and_the_zero_of_coefficients_do_not_matter():
     label = block(slice(0, 4), slice(0, 7))
     coefficients = torch.rand(10, 10, generator=torch.Generator().manual_seed(0)) + 0.3 * label

@@ -107,6 +107,10 @@ def test_both_spaces_count_and_the_limit_is_a_gigabyte_unless_said():
     few = recorder(2)
     few.add(1.0, {"output": torch.zeros(1).expand(1, 1, 1, 125_000_000)})
     assert not few.notes and few.wants(0.5), "just a gigabyte"
+    for tokens, said in ((1_006_250_000, "8.1"), (1_006_249_999, "8.0")):  # 8.05 billion bytes, and 8 less
+        run = recorder(2)
+        run.add(1.0, {"output": torch.zeros(1).expand(1, 1, 1, tokens)})
+        assert f"would take {said} GB" in run.notes[0]
 
 
 def test_what_comes_later_in_a_run_does_not_thin_it():

@@ -172,6 +172,34 @@ def test_two_discs_that_touch_are_two_instances_cut_in_the_middle():
     assert (numbers[45, 9:77] == 1).all() and (numbers[45, 84:139] == 2).all(), "the larger first, the cut at the neck (x = 80)"
 
 
+def test_two_equal_discs_are_cut_halfway_between_them_whichever_way_they_lie():
+    """They touch between two columns of pixels; mirrored each is the other."""
+    mask = discs((45, 45, 30), (45, 104, 30), size=(91, 150))
+    assert len(islands(mask)) == 1
+    across, down = whole(instances(mask), mask.shape), whole(instances(mask.T), mask.T.shape)
+    for numbers, away in ((across, 1), (down, 0)):
+        first, second = numbers.chunk(2, dim=away)
+        assert {*first.unique().tolist(), *second.unique().tolist()} == {0, 1, 2} and torch.equal(first.flip(away) > 0, second > 0)
+        assert len(first.unique()) == len(second.unique()) == 2
+
+
+@pytest.mark.parametrize("radius, parts", [(25**0.5, True), (24**0.5, False)])
+def test_what_hangs_on_a_thread_is_apart_where_it_is_a_23rd_as_wide_as_the_island_s_widest(radius, parts):
+    """A block of 231 pixels, whose middle is 116 away from the ground, and a small disc, whose middle is 5.1 or 5 away; 116 / 23 = 5.04."""
+    mask = discs((115, 239, radius), size=(231, 246))
+    mask[:, :231], mask[115, 231:236] = 1, 1
+    [(box, own)] = instances(mask)
+    assert (box["width"] < 240) == parts and own[:, :231].all(), "apart it is a crumb, and none of the block"
+
+
+@pytest.mark.parametrize("width, parts", [(256, 2), (257, 1)])
+def test_up_to_256_pixels_everything_is_seen_and_beyond_every_second_pixel(width, parts):
+    """Two blocks that are joined by teeth a pixel thin; of every second row there are teeth only."""
+    mask = torch.ones(61, width)
+    mask[1::2, 126:130] = 0
+    assert len(instances(mask)) == parts
+
+
 def test_what_is_joined_widely_is_one_instance():
     """Where two discs meet, they are 0.87 of the smaller one's width; a bar is nowhere narrower than half of itself."""
     assert len(instances(discs((45, 50, 20), (45, 70, 20)))) == 1
@@ -193,6 +221,14 @@ def test_crumbs_beside_a_thing_are_no_instances_and_nothing_has_none():
     assert len(islands(beside)) == 2 and len(instances(beside)) == 1
     assert len(instances(discs((45, 40, 20), (45, 100, 11)))) == 2
     assert instances(torch.zeros(9, 9)) == []
+
+
+def test_a_thing_is_a_thousandth_of_the_picture_unless_said_and_so_is_each_of_its_parts():
+    speck = torch.zeros(100, 100)
+    speck[50, :9] = 1
+    assert instances(speck) == [] and len(instances(speck, min_share=0.0009)) == 1
+    touching = discs((45, 30, 20), (45, 69, 20))  # 9% of the picture each
+    assert len(instances(touching, min_share=0.08)) == 2 and instances(touching, min_share=0.12) == []
 
 
 def test_a_large_mask_is_parted_on_a_coarser_grid_and_keeps_its_own_pixels():

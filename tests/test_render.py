@@ -101,6 +101,7 @@ def test_a_segmentation_has_a_colour_for_every_concept_and_grey_for_none():
     shown = render.segmentation(torch.tensor([[[0, 1, 7, -1]]]), names, legend=False)[0, 0]
     assert torch.equal(shown[0], shown[2]), "seven colours, then from the first again"
     assert not torch.equal(shown[0], shown[1]) and torch.allclose(shown[3], torch.full((3,), 0.16))
+    assert torch.equal(render.segmentation(torch.tensor([[[-5, 0]]]), names, legend=False)[0, 0], shown[[3, 0]])
     torch.testing.assert_close(shown[0], torch.tensor([0xe6, 0x9f, 0x00]) / 255)
 
 
