@@ -60,28 +60,30 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.process_time() - start
 
 
-def one_prompt(model: TinyFlux, recogniser: Recogniser, number: int, rule: RegionRule, start: float, steps: int) -> dict:
-    """One line of results. both: whether the plain "X and Y" shows exactly these."""
+def one_prompt(model: TinyFlux, recogniser: Recogniser, number: int, rule: RegionRule, start: float, steps: int, shift: float) -> dict:
+    """One line of results. both: whether the plain "X and Y" shows exactly these; where it does not, there is nothing to tell."""
     x, y, z, ground = asked(number)
     prompt, wanted, seeds = prompt_of((x, y), ground), prompt_of((z, y), ground), [HELD_OUT + number]
     grid = (32, 32)
     rivals = ", ".join([y, *GROUNDS])
 
     def live(weights: Tensor | None = None) -> tuple:
-        return model.repaint([prompt], [wanted], seeds, x, rivals, rule, start, weights, steps=steps)
+        return model.repaint([prompt], [wanted], seeds, x, rivals, rule, start, weights, steps=steps, shift=shift)
 
-    (before, recording), seconds = timed(lambda: model.generate(prompt, x, rivals, seeds[0], steps=steps))
+    (before, recording), seconds = timed(lambda: model.generate(prompt, x, rivals, seeds[0], steps=steps, shift=shift))
+    labels = read(recogniser, before)[0]
+    result = {"number": number, "prompt": prompt, "z": z, "both": things_in(labels) == {x, y}}
+    if not result["both"]:
+        return result
     region = rule.region(recording, grid)
     one, live_seconds = timed(live)
     two, again = timed(lambda: live(region.weights))
-    plain, plain_seconds = timed(lambda: model.draw([wanted], seeds, steps=steps))
-    labels = {name: read(recogniser, picture)[0] for name, picture in
-              {"before": before, "live": one[0], "two runs": two[0], "plain": plain}.items()}
-    result = {"number": number, "prompt": prompt, "z": z, "both": things_in(labels["before"]) == {x, y},
-              "presence": float(one[1].presence[0]), "empty": not bool(one[1].weights.any()),
-              "mask IoU": iou(one[1].weights[0] > 0.5, region.weights[0] > 0.5),
-              "seconds": {"live": live_seconds, "two runs": seconds + again, "plain": plain_seconds}}
-    return result | {way: judged(labels[way], labels["before"], x, y, z) for way in WAYS}
+    plain, plain_seconds = timed(lambda: model.draw([wanted], seeds, steps=steps, shift=shift))
+    result |= {"presence": float(one[1].presence[0]), "empty": not bool(one[1].weights.any()),
+               "mask IoU": iou(one[1].weights[0] > 0.5, region.weights[0] > 0.5),
+               "seconds": {"live": live_seconds, "two runs": seconds + again, "plain": plain_seconds}}
+    pictures = {"live": one[0], "two runs": two[0], "plain": plain}
+    return result | {way: judged(read(recogniser, pictures[way])[0], labels, x, y, z) for way in WAYS}
 
 
 def table(results: list[dict]) -> Iterator[str]:
@@ -100,14 +102,17 @@ def table(results: list[dict]) -> Iterator[str]:
 @click.option("--prompts", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first prompt; its seed follows from it.")
 @click.option("--steps", type=click.IntRange(4), default=STEPS, show_default=True, help="Steps of every run.")
+@click.option("--shift", type=click.FloatRange(1), default=6.0, show_default=True,
+              help="Of the noise levels, as ComfyUI's ModelSamplingSD3; this model decides what it draws above 0.95.")
 @click.option("--start", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="When the region begins.")
 @click.option("--grow", type=int, default=0, show_default=True, help="Pixels by which the region's edge moves out.")
 @click.option("--feather", type=click.IntRange(0), default=0, show_default=True, help="Pixels over which it fades.")
 @click.option("--min-presence", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Below it nothing is done.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
               help="One line of JSON a prompt; prompts that are in it are not drawn again.")
-def command(prompts: int, first: int, steps: int, start: float, grow: int, feather: int, min_presence: float, out: Path) -> None:
-    settings = {"steps": steps, "start": start, "grow": grow, "feather": feather, "min_presence": min_presence}
+def command(prompts: int, first: int, steps: int, shift: float, start: float, grow: int, feather: int, min_presence: float,
+            out: Path) -> None:
+    settings = {"steps": steps, "shift": shift, "start": start, "grow": grow, "feather": feather, "min_presence": min_presence}
     try:
         ledger = Lines(out, settings, "--out")
     except ValueError as error:
@@ -116,7 +121,7 @@ def command(prompts: int, first: int, steps: int, start: float, grow: int, feath
     torch.set_num_threads(1)
     done = {result["number"] for result in ledger.lines}
     for number in tqdm([n for n in range(first, first + prompts) if n not in done], unit="prompt", file=sys.stderr):
-        ledger.add(one_prompt(model, recogniser, number, rule, start, steps))
+        ledger.add(one_prompt(model, recogniser, number, rule, start, steps, shift))
     results = [result for result in ledger.lines if first <= result["number"] < first + prompts]
     for line in table(results):
         click.echo(line)

@@ -70,15 +70,16 @@ class TinyFlux:
         recorder.add(float(t[0]), {space: torch.stack(s) for space, s in stream.scores.items()})
         return velocity
 
-    def _sample(self, velocity, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int], steps: int, cfg: float,
+    def _sample(self, velocity, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int], levels: Sequence[float], cfg: float,
                 progress: Progress = iter) -> Tensor:
-        """Pictures B x 3 x H x W: Euler steps with guidance. velocity(img, grid, text, t): the model with the prompt."""
+        """Pictures B x 3 x H x W: Euler steps with guidance from noise level to noise level. velocity(img, grid, text, t): the model with
+        the prompt."""
         if any(side % 16 or side < 32 for side in size):
             raise ValueError(f"size is {size[0]} x {size[1]}, expected sides of at least 32 that are multiples of 16")
         img, grid = pack(torch.cat([torch.randn(1, 16, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(seed))
                                     for seed in seeds]))
         positive, negative = self.encode_prompts([*prompts, *[""] * len(prompts)]).chunk(2)
-        for now, then in progress(list(pairwise(schedule(steps)))):
+        for now, then in progress(list(pairwise(levels))):
             t = torch.full((len(img),), now)
             wanted = velocity(img, grid, positive, t)
             unwanted = self.flux(img, negative, t, grid)
@@ -88,44 +89,48 @@ class TinyFlux:
     @torch.no_grad()
     def generate(self, prompt: str, concepts: str, contrast: str = CONTRAST, seed: int = 0,
                  size: tuple[int, int] = (256, 256), steps: int = STEPS, cfg: float = CFG, token: str = "mean",
-                 progress: Progress = iter, blocks: str = "auto") -> tuple[Tensor, Recording]:
-        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps. blocks: see layers."""
-        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, token, blocks)
+                 progress: Progress = iter, blocks: str = "auto", shift: float = 1.0) -> tuple[Tensor, Recording]:
+        """A picture 1 x 3 x H x W in 0..1 (sides multiples of 16) and its recording. `progress` wraps the steps. blocks: see layers;
+        shift: see schedule."""
+        levels = schedule(steps, shift)
+        vectors, recorder = self._begin(concepts, contrast, levels, size, token, blocks)
         watched = partial(self._watched, vectors=vectors, recorder=recorder)
-        picture = self._sample(watched, [prompt], [seed], size, steps, cfg, progress)
+        picture = self._sample(watched, [prompt], [seed], size, levels, cfg, progress)
         return picture, recorder.finish()["output"]
 
     @torch.no_grad()
     def repaint(self, prompts: Sequence[str], inside: Sequence[str], seeds: Sequence[int], concepts: str, contrast: str = CONTRAST,
                 rule: RegionRule = REGION, start: float = 0.25, weights: Tensor | None = None, size: tuple[int, int] = (256, 256),
-                steps: int = STEPS, cfg: float = CFG) -> tuple[Tensor, Region | None, Recording]:
+                steps: int = STEPS, cfg: float = CFG, shift: float = 1.0) -> tuple[Tensor, Region | None, Recording]:
         """Pictures B x 3 x H x W in 0..1 in which, from `start` of the run on, what becomes of the concepts is drawn from the prompts
         `inside`: as the node Concept Region. Also the region (None where it was given), and the recording of the whole run.
 
-        concepts: the same for all. weights: B x H/8 x W/8 of a region that is known already; see core.live_region.
+        concepts: the same for all. weights: B x H/8 x W/8 of a region that is known already; see core.live_region. shift: see schedule.
         """
-        vectors, recorder = self._begin(concepts, contrast, schedule(steps), size, "mean", "auto")
+        levels = schedule(steps, shift)
+        begin = shifted(1 - start, shift)
+        vectors, recorder = self._begin(concepts, contrast, levels, size, "mean", "auto")
         other, region = self.encode_prompts(inside), None
 
         def velocity(img: Tensor, grid: tuple[int, int], text: Tensor, t: Tensor) -> Tensor:
             nonlocal region, weights
-            if weights is None and t[0] <= 1 - start and recorder.steps:
+            if weights is None and t[0] <= begin and recorder.steps:
                 region = rule.region(recorder.finish()["output"], (2 * grid[0], 2 * grid[1]))
                 weights = region.weights
             wanted = self._watched(img, grid, text, t, vectors, recorder)
-            if weights is None or t[0] > 1 - start or not weights.any():
+            if weights is None or t[0] > begin or not weights.any():
                 return wanted
             share, _ = pack(weights[:, None].expand(-1, 16, -1, -1))
             return torch.lerp(wanted, self.flux(img, other, t, grid), share)
 
-        pictures = self._sample(velocity, prompts, seeds, size, steps, cfg)
+        pictures = self._sample(velocity, prompts, seeds, size, levels, cfg)
         return pictures, region, recorder.finish()["output"]
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], size: tuple[int, int] = (256, 256), steps: int = STEPS,
-             cfg: float = CFG) -> Tensor:
+             cfg: float = CFG, shift: float = 1.0) -> Tensor:
         """The same pictures without recordings, several at a time: B x 3 x H x W in 0..1."""
-        return self._sample(lambda img, grid, text, t: self.flux(img, text, t, grid), prompts, seeds, size, steps, cfg)
+        return self._sample(lambda img, grid, text, t: self.flux(img, text, t, grid), prompts, seeds, size, schedule(steps, shift), cfg)
 
     @torch.no_grad()
     def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
@@ -153,9 +158,15 @@ class TinyFlux:
         return recorder.finish()
 
 
-def schedule(steps: int) -> list[float]:
-    """The noise levels of a run, from 1 to 0, steps + 1 of them."""
-    return torch.linspace(1, 0, steps + 1).tolist()  # as the demo node in ComfyUI, which shifts nothing
+def schedule(steps: int, shift: float = 1.0) -> list[float]:
+    """The noise levels of a run, from 1 to 0, steps + 1 of them. shift: as ComfyUI's ModelSamplingSD3; the larger, the more of them are
+    high. 1, as the demo node in ComfyUI, shifts nothing."""
+    return [shifted(level, shift) for level in torch.linspace(1, 0, steps + 1).tolist()]
+
+
+def shifted(level: float, shift: float) -> float:
+    """A noise level of an even schedule, 0 to 1, in a shifted one (Esser et al. 2403.03206, equation 23)."""
+    return level if shift == 1 else shift * level / (1 + (shift - 1) * level)
 
 
 def load_defaults(folder: Path = WEIGHTS) -> tuple[Defaults, float]:
