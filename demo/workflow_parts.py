@@ -117,7 +117,7 @@ def existing_picture(g: Graph, at: Setting, m: Models, flux_words: str, demo_wor
 def look(g: Graph, at: Setting, m: Models, picture: Picture, flux_concepts: str, demo_concepts: str) -> Output:
     """Saliency of an existing picture."""
     seen = g.add("ConceptAttentionImage", model=m.model, clip=m.clip, vae=m.vae, image=picture.image, conditioning=picture.description,
-                 concepts=at.pick(flux_concepts, demo_concepts), noise_level=at.pick(0.5, 0.6), samples=3,
+                 concepts=at.pick(flux_concepts, demo_concepts), noise_level=at.pick(0.5, 0.3), samples=3,
                  megapixels=at.pick(1.0, 0.07), **at.contrast)
     maps = g.add("ConceptSaliency", recordings=seen["recordings"], image=picture.image)
     g.place("3  Where Flux sees each word", [seen, maps])

@@ -82,7 +82,7 @@ def on_the_tiny_flux(prompt: dict, tiny: Tiny) -> dict:
         if node["class_type"] == "KSampler":
             inputs.update(cfg=3.0)
         if node["class_type"] == "ConceptAttentionImage":
-            inputs["noise_level"] = 0.6  # where the tiny Flux sees best
+            inputs["noise_level"] = 0.3  # where the tiny Flux sees best
     return prompt
 
 
