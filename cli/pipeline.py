@@ -18,6 +18,7 @@ from ..headless.families import family_of
 from ..headless.image import record_image
 
 DTYPE = "dtype" if Version(diffusers.__version__) >= Version("0.40") else "torch_dtype"  # as diffusers calls it
+_VIDEO_SIZE = 480, 848  # pixels that models for videos were trained at
 
 
 class Pipeline:
@@ -40,7 +41,8 @@ class Pipeline:
         self.depth = len(self.family.blocks(self.transformer))
         self.pipe = pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
-        self.size = (getattr(pipe, "default_sample_size", 128) * pipe.vae_scale_factor,) * 2
+        self.size = _VIDEO_SIZE if hasattr(self.family, "COMPRESSION") else (
+            getattr(pipe, "default_sample_size", 128) * pipe.vae_scale_factor,) * 2
 
     def layers(self, blocks: str = "auto") -> int:
         return len(self.family.blocks(self.transformer, self.family.DEFAULTS.singles_of(blocks)))
@@ -56,9 +58,10 @@ class Pipeline:
         if "callback_on_step_end" in inspect.signature(type(self.pipe).__call__).parameters:  # LongCat-Image's takes none
             told["callback_on_step_end"] = tick
         with capture(self.pipe, concepts, contrast=contrast, blocks=blocks) as recordings:
-            images = self.pipe(prompt, height=size[0], width=size[1], output_type="pt",
-                               generator=torch.Generator().manual_seed(seed), **told).images
+            output = self.pipe(prompt, height=size[0], width=size[1], output_type="pt",
+                               generator=torch.Generator().manual_seed(seed), **told)
         next(ticks, None)
+        images = output.frames[:, 0] if hasattr(self.family, "COMPRESSION") else output.images
         return images.float().cpu(), recordings.latest
 
     def record(self, images, concepts, contrast, captions=None, noise_level=None, seeds=range(1), token="mean",

@@ -8,6 +8,7 @@ Source: diffusers/models/transformers/transformer_flux.py and transformer_flux2.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +156,7 @@ class Capture:
             done = functools.partial(self.keep, run, level)
             with self.lock:
                 if self.attached:
-                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, grid[0] * grid[1], rows,
+                    hooks = BlockHooks(self.family, self.transformer, self.inputs, timesteps, guidance, math.prod(grid), rows,
                                        self.family.before(given) if isinstance(self.family, SharedNaming) else None, self.singles, done)
                     self.hooks[threading.get_ident()] = hooks
             if self.image_size is None and threading.get_ident() in self.hooks and compiled.anywhere(self.outer):
@@ -211,7 +212,7 @@ class Capture:
         if self.image_size is not None or self.apart.get(threading.get_ident()):
             raise EarlyExit
 
-    def _run(self, tokens: Tensor, grid: tuple[int, int], level: float) -> tuple[Run, float]:
+    def _run(self, tokens: Tensor, grid: tuple[int, ...], level: float) -> tuple[Run, float]:
         """The run that a call belongs to, a new one if need be, and its noise level there."""
         size, thread = (len(tokens), *grid), threading.get_ident()
         run = self.runs.get(thread)
@@ -220,7 +221,8 @@ class Capture:
             recorder = functools.partial(
                 Recorder, self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.family.DEFAULTS, patch=self.family.PIXELS,
                 depth=depth, singles=depth - len(self.family.blocks(self.transformer)),
-                image_size=self.image_size or (grid[0] * self.family.PIXELS, grid[1] * self.family.PIXELS))
+                frames=math.prod(grid[:-2]), compression=getattr(self.family, "COMPRESSION", 1),
+                image_size=self.image_size or (grid[-2] * self.family.PIXELS, grid[-1] * self.family.PIXELS))
             self.runs[thread] = run = Run(self.scheduler, level, size, tokens, recorder, self.window)
             self.recordings.runs.append(run)
         return run, run.exact(level)

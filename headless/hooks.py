@@ -85,7 +85,7 @@ class BlockHooks:
             rope = kwargs.get("image_rotary_emb", kwargs.get("freqs_cis"))
             if rope is not None:
                 pe = self.family.rotations(*rope) if isinstance(rope, tuple) else self.family.rotations(rope)[self.rows]
-                self.pe = self.own_of(pe, 2, self.text)
+                self.pe = self.own_of(pe, 2, 0 if getattr(self.family, "PICTURE_ROPE", False) else self.text)
                 if self.stream.pe is None and getattr(self.family, "AT_FIRST_TOKEN", False):
                     self.stream.pe = pe[:, :, :1]
 
@@ -111,10 +111,12 @@ class BlockHooks:
         self.end(block, attention_of(block), (), args[0])
 
     @torch.no_grad()
-    def end(self, block: Layers, attn: Layers, args: tuple, out: Tensor) -> None:
-        """The same where nothing is projected."""
+    def end(self, block: Layers, attn: Layers, args: tuple, out: Tensor | tuple[Tensor, ...]) -> None:
+        """The same where nothing is projected. HunyuanVideo gives picture and text, which is last, apart."""
+        parts = out if isinstance(out, tuple) else (out,)
+        out, tokens = parts[0], sum(part.shape[1] for part in parts)
         if self.stream is None or self.keys is None or self.values is None or \
-                self.keys.shape[::2] != (len(out), out.shape[1]) or heads_of(attn) % self.keys.shape[1]:
+                self.keys.shape[::2] != (len(out), tokens) or heads_of(attn) % self.keys.shape[1]:
             return
         rows, heads, width, fewer = self.rows, heads_of(attn), self.keys.shape[-1], self.keys.shape[1]
         out = self.own_of(out[rows], 1, self.first)[..., :heads * width]

@@ -36,7 +36,7 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     The phrase is encoded as a prompt would be, padding, template and all, for that is what the model was trained on; then
     its own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
-    of_t5 = hasattr(pipe, "tokenizer_2") and not hasattr(pipe, "tokenizer_3")
+    of_t5 = hasattr(pipe, "tokenizer_2") and not hasattr(pipe, "tokenizer_3") and not type(pipe).__name__.startswith("HunyuanVideo")
     needed = "text_encoder_2 and tokenizer_2" if of_t5 else "text_encoder and tokenizer"
     if any(getattr(pipe, part, None) is None for part in needed.split(" and ")):
         raise ValueError(f"This {type(pipe).__name__} has no {needed} to encode concepts with. "
@@ -46,7 +46,7 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
         return lambda phrase: _of_clip(speaking, phrase).float().cpu()
     if getattr(getattr(speaking.text_encoder, "config", None), "model_type", None) == "t5":  # Chroma
         return lambda phrase: _of_t5_alone(speaking, phrase).float().cpu()
-    if isinstance(speaking, _WithT5):  # Flux.1; its text_encoder is CLIP
+    if of_t5 and isinstance(speaking, _WithT5):  # Flux.1; its text_encoder is CLIP
         return lambda phrase: _of_t5(speaking, phrase).float().cpu()
     if isinstance(speaking, _WithLanguageModel):
         return lambda phrase: _of_language_model(speaking, phrase).float().cpu()

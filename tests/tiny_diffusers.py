@@ -123,7 +123,7 @@ def in_black_forest_labs_names(model) -> dict[str, torch.Tensor]:
                 into = w[f"{theirs}.{mlp}.net.0.proj.{kind}"]
                 if len(into) > len(w[f"{theirs}.{mlp}.net.2.weight"].T):  # gated
                     found[f"{mine}.{stream}_mlp.up_proj.{kind}"], found[f"{mine}.{stream}_mlp.gate_proj.{kind}"] = into.chunk(2)
-    for i in range(model.config.num_single_layers):
+    for i in range(getattr(model.config, "num_single_layers", 0)):
         mine, theirs = f"single_blocks.{i}", f"single_transformer_blocks.{i}"
         same |= {f"{mine}.linear2": f"{theirs}.proj_out", f"{mine}.modulation.lin": f"{theirs}.norm.linear",
                  f"{mine}.norm.query_norm": f"{theirs}.attn.norm_q", f"{mine}.norm.key_norm": f"{theirs}.attn.norm_k"}

@@ -68,7 +68,7 @@ class PlacedNaming(ComfyNaming, Protocol):
 
 class DiffusersNaming(Naming, Protocol):
     """What headless/ needs besides. BOTH_PROMPTS = True is said by families whose guided pipelines give the negative and the positive
-    prompt in one call, in this order."""
+    prompt in one call, in this order; PICTURE_ROPE by those whose blocks are given RoPE of the picture alone."""
 
     def blocks(self, model: Layers, singles: int | None = 0) -> Sequence[Layers]: ...
 
@@ -79,15 +79,15 @@ class DiffusersNaming(Naming, Protocol):
     def drawing(self, model: Layers) -> dict[str, Any]:
         """What a pipeline is told besides the prompt where nothing else is asked for."""
 
-    def called(self, given: dict) -> tuple[tuple[int, int] | None, Tensor, Tensor | None]:
-        """Rows and columns of the picture's own tokens, None where they do not stand row by row; noise levels in 0..1; guidance.
-        given: to the transformer, by the names of its arguments."""
+    def called(self, given: dict) -> tuple[tuple[int, ...] | None, Tensor, Tensor | None]:
+        """Rows and columns of the picture's own tokens, before them latent frames where it is a video's, None where they do not stand
+        row by row; noise levels in 0..1; guidance. given: to the transformer, by the names of its arguments."""
 
     def keys(self, attn: Layers, seen: Tensor) -> Tensor:
         """Keys before RoPE, B x heads x N x d, of what the first layer of `hooked` has made."""
 
     rotations: Callable[..., Tensor]
-    """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first."""
+    """RoPE as diffusers gives it to an attention -> 1 x 1 x T x d/2 x 2 x 2, text first (see PICTURE_ROPE)."""
 
 
 @runtime_checkable
@@ -109,7 +109,7 @@ class ReadingNaming(DiffusersNaming, Protocol):
     """What it takes to read pictures that exist."""
 
     def encode(self, pipe: Pipeline, pictures: Tensor) -> Tensor:
-        """Model latents B x c x h x w of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
+        """Model latents B x c x h x w, or x 1 x h x w, of pictures B x 3 x H x W in 0..1, on the pipeline's device."""
 
     def reading(self, pipe: Pipeline, latents: Tensor, prompt: str, guidance_scale: float,
                 pooled_prompt: bool) -> Callable[[Tensor, float], dict[str, Any]]:
