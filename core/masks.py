@@ -95,7 +95,7 @@ def against_prevailing(saliency: Saliency) -> Tensor:
     shares = saliency.contrast_maps.mean(dim=(2, 3), keepdim=True)
     doubts = 1 - (shares / shares.amax(dim=1, keepdim=True).clamp_min(1e-9)) ** 2
     left = 1 - (doubts * saliency.contrast_maps).sum(dim=1, keepdim=True)
-    return (saliency.maps / left.clamp_min(1e-6)).clamp(0, 1)
+    return (saliency.maps / left.clamp_min(1e-6)).clamp(max=1)
 
 
 def automatic(saliency: Saliency, rows: list[int], maps: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def automatic(saliency: Saliency, rows: list[int], maps: Tensor) -> Tensor:
     there = (saliency.maps[:, rows] > against.amax(dim=1, keepdim=True)).flatten(2).float().mean(dim=2) >= _THERE
     wins = saliency.pixels(saliency.maps[:, rows]) > saliency.pixels(against).amax(dim=1, keepdim=True)
     inside = torch.zeros(len(maps), *maps.shape[2:], dtype=torch.bool)
-    above = (maps > limits(maps, "otsu", 0.0)) | (maps.amin(dim=(2, 3), keepdim=True) == maps.amax(dim=(2, 3), keepdim=True))
+    above = (maps > otsu(maps)) | (maps.amin(dim=(2, 3), keepdim=True) == maps.amax(dim=(2, 3), keepdim=True))
     for b, r in there.nonzero().tolist():
         islands, _ = ndimage.label(above[b, r].numpy())
         won = np.unique(islands[wins[b, r].numpy()])
@@ -116,16 +116,19 @@ def limits(maps: Tensor, method: str, threshold: float) -> Tensor:
     """Each map's own threshold, B x C x 1 x 1."""
     if method == "mean":
         return maps.mean(dim=(2, 3), keepdim=True)
-    flat = maps.flatten(0, 1)
     if method == "otsu":
-        from kornia.filters import otsu_threshold
+        return otsu(maps)
+    if method == "percentile":
+        return torch.from_numpy(np.quantile(maps.numpy(), threshold, axis=(2, 3), keepdims=True)).to(maps)
+    return maps.new_full((*maps.shape[:2], 1, 1), threshold)
 
-        values = torch.stack([otsu_threshold(one[None])[1].squeeze() for one in flat])
-    elif method == "percentile":
-        values = torch.from_numpy(np.quantile(flat.flatten(1).numpy(), threshold, axis=1))
-    else:
-        values = torch.full((len(flat),), threshold)
-    return values.to(maps).view(*maps.shape[:2], 1, 1)
+
+def otsu(maps: Tensor) -> Tensor:
+    """Otsu's threshold of each map, B x C x 1 x 1; kornia's is one for all that it is given."""
+    from kornia.filters import otsu_threshold
+
+    values = torch.cat([otsu_threshold(one[None])[1] for one in maps.flatten(0, 1)])
+    return values.view(*maps.shape[:2], 1, 1)
 
 
 def token_size(saliency: Saliency) -> float:

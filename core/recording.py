@@ -181,12 +181,11 @@ class Recorder:
             for device in range(torch.cuda.device_count()):
                 torch.cuda.synchronize(device)  # the copies of `to_host` have arrived
         recordings = {}
-        for space in self.steps[sigmas[0]][0]:
-            means = [torch.stack([call[space] for call in self.steps[s]]).mean(0) if len(self.steps[s]) > 1
-                     else self.steps[s][0][space] for s in sigmas]
-            layers, clips, words, _ = means[0].shape
+        for space, first in self.steps[sigmas[0]][0].items():
+            layers, clips, words, _ = first.shape
             scores = torch.empty(len(sigmas), layers, clips, self.about["frames"], words, *self.grid)
-            for kept, mean in zip(scores, means):
+            for kept, sigma in zip(scores, sigmas):
+                mean = torch.stack([call[space] for call in self.steps[sigma]]).mean(dim=0)
                 kept.copy_(mean.unflatten(-1, (self.about["frames"], *self.grid)).movedim(3, 2))
             recordings[space] = Recording(scores=scores.flatten(2, 3), sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
                                           layers=tuple(range(layers)), space=space, **self.about)

@@ -177,6 +177,15 @@ def test_rivals_that_prevail_count_in_full():
     assert torch.equal(against_prevailing(nothing), given.maps)
 
 
+def test_a_rival_that_has_a_single_token_leaves_nothing_there_and_takes_nothing_elsewhere():
+    """Of 40000 tokens: it hardly counts, and where it has everything the house has nothing."""
+    maps = torch.zeros(1, 3, 200, 200)
+    maps[0, 0], maps[0, 1] = 0.25, 0.75
+    maps[0, :, 7, 9] = torch.tensor([0.0, 0.0, 1.0])
+    given = Saliency(("house",), maps[:, :1], (200, 200), (200, 200), torch.ones(1, 1), ("grass", "floor"), maps[:, 1:])
+    assert torch.equal(against_prevailing(given), given.maps)
+
+
 def test_auto_with_no_rival_at_all_is_the_whole_picture():
     alone = Saliency(("cat",), torch.ones(1, 1, 4, 4), (64, 64), (64, 64), torch.ones(1, 1), (), torch.ones(1, 0, 4, 4))
     assert mask(alone).all()

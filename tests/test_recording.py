@@ -119,6 +119,7 @@ def test_what_comes_later_in_a_run_does_not_thin_it():
         run.add(level, {"output": torch.full((2, 1, 2, 2), level)})
     found = run.finish()["output"]
     assert not run.notes and found.scores.shape == (4, 2, 1, 2, 1, 2) and (found.depth, found.singles) == (2, 0)
+    assert (found.frames, found.compression) == (1, 1)
     one = recorder(0, max_bytes=31)
     one.add(1.0, {"output": torch.zeros(2, 1, 2, 2)})
     assert "all 1 steps" in one.notes[0] and one.progress(1.0) == 0
