@@ -28,7 +28,7 @@ class Shaping:
 
     min_area: smaller islands go. fill_holes: enclosed holes are filled. grow: the edge moves out,
     or in when negative. invert: everything but that. feather: the edge fades over this many pixels
-    to either side and nowhere else; the picture's own frame does not fade.
+    to either side and nowhere else; the picture's own frame does not fade. Raises ValueError for a negative min_area or feather.
     """
 
     grow: int = 0
@@ -36,6 +36,11 @@ class Shaping:
     fill_holes: bool = False
     min_area: int = 0
     invert: bool = False
+
+    def __post_init__(self):
+        for name in ("min_area", "feather"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more pixels")
 
 
 def soft_masks(saliency: Saliency) -> Tensor:
@@ -183,7 +188,7 @@ def shape(given: Tensor, shaping: Shaping) -> Tensor:
     if shaping.invert:
         inside = ~inside
     mask = torch.from_numpy(inside.astype(np.float32))
-    return feather(mask, shaping.feather) if shaping.feather > 0 else mask
+    return feather(mask, shaping.feather) if shaping.feather else mask
 
 
 def _moved(inside: np.ndarray, pixels: int) -> np.ndarray:

@@ -38,6 +38,12 @@ def test_what_is_done_to_a_mask_cannot_be_changed_for_all_who_say_nothing():
         Shaping().grow = 5
 
 
+@pytest.mark.parametrize("name", ["min_area", "feather"])
+def test_less_than_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is -1, expected 0 or more pixels"):
+        Shaping(**{name: -1})
+
+
 def test_an_island_of_the_least_area_stays_and_a_smaller_one_goes():
     islands = drawn("##...", ".....", "...##", "...#.", ".....")
     three = drawn(".....", ".....", "...##", "...#.", ".....")

@@ -210,6 +210,11 @@ def test_saliency_that_does_not_fit_together_is_refused(wrong, said):
         cat(torch.zeros(1, 1, 4, 4), **wrong)
 
 
+def test_pictures_are_counted_with_the_frames_of_their_clips():
+    two = cat(torch.zeros(2, 1, 4, 4), presence=torch.zeros(2, 1), contrast_maps=torch.zeros(2, 0, 4, 4))
+    assert (two.counted, replace(two, frames=2).counted) == ("2", "2 (2 frames a clip)")
+
+
 def test_saliency_cannot_be_changed_for_all_nodes_that_were_given_it():
     with pytest.raises(FrozenInstanceError):
         cat(torch.zeros(1, 1, 4, 4)).concepts = ("dog",)
