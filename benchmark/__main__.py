@@ -21,9 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import flux as model_of  # noqa: E402  (makes the pack importable)
+import memory  # noqa: E402
 import torch  # noqa: E402
 import where  # noqa: E402
-from concept_saliency.core import masks  # noqa: E402
+from concept_saliency.core import masks, regions  # noqa: E402
 from concept_saliency.core.families import BLOCKS, flux1  # noqa: E402
 from concept_saliency.core.recording import Recording  # noqa: E402
 from concept_saliency.core.saliency import saliency  # noqa: E402
@@ -31,7 +32,8 @@ from concept_saliency.core.stream import ConceptStream  # noqa: E402
 
 MODULES = {"comfyui": "comfyui", "diffusers": "in_diffusers", "plain": "plain"}
 Rows = list[tuple[str, float, str]]  # what, figure, unit or budget
-PEAKS = ("plain", "captured", "captured through all blocks")
+PEAKS = {"plain": None, "captured": "auto", "captured through the first single-stream block": "double and first single",
+         "captured through all blocks": "all"}  # how far concepts go
 
 
 class InTurns:
@@ -143,7 +145,7 @@ def own_part(flux, rounds: int) -> Rows:
 
 
 def afterwards(rounds: int) -> Rows:
-    """Saliency and a mask from a recording of 28 steps, 19 layers, 11 concepts."""
+    """Saliency, masks and instances from a recording of 28 steps, 19 layers, 11 concepts."""
     rows = []
     for size in (512, 1024, 2048):
         grid = size // 16
@@ -151,13 +153,26 @@ def afterwards(rounds: int) -> Rows:
         levels = torch.linspace(1, 0, 29).tolist()
         made = Recording(tuple(f"c{i}" for i in range(5)), model_of.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
                          tuple(range(19)), 19, "output", "flux1", flux1.DEFAULTS, (size, size))
-        maps, picture = saliency(made), torch.rand(1, size, size, 3)
-        took = InTurns(rounds, saliency=lambda: saliency(made), mask=lambda: masks.mask(maps, "c0", "argmax"),
-                           refined=lambda: masks.mask(maps, "c0", "argmax", image=picture))
+        maps, picture, pairs = saliency(made), torch.rand(1, size, size, 3), touching(size)
+        runs = {"saliency": lambda: saliency(made), "mask": lambda: masks.mask(maps, "c0", "argmax"),
+                "mask, refined": lambda: masks.mask(maps, "c0", "argmax", image=picture),
+                "mask, auto, refined": lambda: masks.mask(maps, "c0", image=picture),
+                "of which contrast words weighed": lambda: masks.against_prevailing(maps),
+                "instances of a mask of eight": lambda: regions.instances(pairs)}
+        took = InTurns(rounds, **runs)
         budget = "0.2 s" if size == 1024 else ""
         rows += [(f"{name} from a recording, {size} x {size}", took.seconds(name), budget) for name in took.times]
+        if size == 1024:
+            rows += [(f"extra process memory at peak, {name}, {size} x {size}", memory.peak(run, beyond=True), "MB") for name, run in runs.items()]
         rows.append((f"recording, {size} x {size}, 11 concepts", scores.numel() * 4 / 1e6, "MB" + (", budget 100" if size == 1024 else "")))
     return rows
+
+
+def touching(size: int) -> torch.Tensor:
+    """A mask size x size of four pairs of discs that touch."""
+    y, x = torch.meshgrid(*[torch.arange(size) / size] * 2, indexing="ij")
+    discs = [(y - down) ** 2 + (x - right) ** 2 < 0.11**2 for down in (0.25, 0.75) for right in (0.14, 0.35, 0.64, 0.85)]
+    return torch.stack(discs).any(dim=0).float()
 
 
 def peak(on: str, depth: int, tokens: int) -> Rows:
@@ -169,21 +184,18 @@ def peak(on: str, depth: int, tokens: int) -> Rows:
     plain, *captured = map(statistics.median, figures)
     place = "device" if torch.cuda.is_available() else "process"
     return [(f"extra {place} memory at peak, {kind}, {tokens} image tokens, 11 concepts", peak - plain, "MB, budget 64")
-            for kind, peak in zip(PEAKS[1:], captured)]
+            for kind, peak in zip(list(PEAKS)[1:], captured)]
 
 
 def peak_of(kind: str, flux, tokens: int) -> float:
-    if kind != "plain":
-        flux = flux.captured(11, blocks="all" if kind == PEAKS[2] else "auto")
+    if (blocks := PEAKS[kind]) is not None:
+        flux = flux.captured(11, blocks=blocks)
     flux.sample(64)
     if flux.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         flux.sample(tokens)
         return torch.cuda.max_memory_allocated() / 1e6
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the process's peak begins anew
-    flux.sample(tokens)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 1e3
+    return memory.peak(lambda: flux.sample(tokens))
 
 
 def main() -> None:
@@ -197,7 +209,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", metavar="PART",
                         help="some of: sampling large others windows image blocks live growth floor afterwards peak (all that there are)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
-    parser.add_argument("--peak-of", choices=PEAKS, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", choices=list(PEAKS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.on == "comfyui" and "COMFYUI_HOST" not in os.environ:
         parser.error("--on comfyui needs COMFYUI_HOST, the folder of a ComfyUI, and its interpreter")

@@ -133,6 +133,19 @@ class TinyFlux:
         return self._sample(lambda img, grid, text, t: self.flux(img, text, t, grid), prompts, seeds, size, schedule(steps, shift), cfg)
 
     @torch.no_grad()
+    def inpaint(self, latents: Tensor, inside: Tensor, seeds: Sequence[int], steps: int = STEPS) -> Tensor:
+        """Pictures B x 3 x H x W in 0..1, drawn anew without a prompt where `inside`, B x h x w bool, on the grid of the latents
+        B x 16 x h x w; elsewhere these stay as they are, under the noise of every step."""
+        noise, grid = pack(torch.cat([torch.randn(one[None].shape, generator=torch.Generator().manual_seed(seed))
+                                      for one, seed in zip(latents, seeds, strict=True)]))
+        known, anew = pack(latents)[0], pack(inside[:, None].expand_as(latents))[0]
+        img, text = noise, self.encode_prompts([""] * len(latents))
+        for now, then in pairwise(schedule(steps)):
+            velocity = self.flux(img, text, torch.full((len(img),), now), grid)
+            img = torch.where(anew, img + (then - now) * velocity, (1 - then) * known + then * noise)
+        return decode(self.codec, unpack(img, grid))
+
+    @torch.no_grad()
     def record(self, images: Tensor, concepts: str, contrast: str = CONTRAST, captions: Sequence[str] | None = None,
                noise_level: float | None = None, seed: int = 0, token: str = "mean",
                cross_attention: bool = False, self_attention: bool = True, blocks: str = "auto") -> dict[str, Recording]:
