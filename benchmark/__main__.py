@@ -154,16 +154,16 @@ def afterwards(rounds: int) -> Rows:
         made = Recording(tuple(f"c{i}" for i in range(5)), model_of.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
                          tuple(range(19)), 19, "output", "flux1", flux1.DEFAULTS, (size, size))
         maps, picture, pairs = saliency(made), torch.rand(1, size, size, 3), touching(size)
-        runs = {"saliency": lambda: saliency(made), "mask": lambda: masks.mask(maps, "c0", "argmax"),
+        runs = {"saliency from a recording": lambda: saliency(made), "mask": lambda: masks.mask(maps, "c0", "argmax"),
                 "mask, refined": lambda: masks.mask(maps, "c0", "argmax", image=picture),
                 "mask, auto, refined": lambda: masks.mask(maps, "c0", image=picture),
-                "of which contrast words weighed": lambda: masks.against_prevailing(maps),
-                "instances of a mask of eight": lambda: regions.instances(pairs)}
+                "of which contrast words are weighed": lambda: masks.against_prevailing(maps),
+                "instances of a mask of eight things": lambda: regions.instances(pairs)}
         took = InTurns(rounds, **runs)
-        budget = "0.2 s" if size == 1024 else ""
-        rows += [(f"{name} from a recording, {size} x {size}", took.seconds(name), budget) for name in took.times]
+        rows += [(f"{name}, {size} x {size}", took.seconds(name), "s" + (", budget 0.2" if size == 1024 else "")) for name in runs]
         if size == 1024:
-            rows += [(f"extra process memory at peak, {name}, {size} x {size}", memory.peak(run, beyond=True), "MB") for name, run in runs.items()]
+            rows += [(f"extra process memory at peak, {name}, {size} x {size}", memory.peak(run, beyond=True), "MB")
+                     for name, run in runs.items()]
         rows.append((f"recording, {size} x {size}, 11 concepts", scores.numel() * 4 / 1e6, "MB" + (", budget 100" if size == 1024 else "")))
     return rows
 

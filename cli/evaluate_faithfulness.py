@@ -25,7 +25,7 @@ from ..demo.pipeline import WEIGHTS, TinyFlux
 from ..demo.recogniser import Recogniser, load_recogniser, read, things_in
 from . import options as shared
 from .evaluate_options import REPORTING, TUNING, WORLDS
-from .map_options import Case, case, current_mask, current_maps, one_pass
+from .map_options import Case, case, current_maps, current_mask, one_pass
 from .place import Lines
 
 WAYS = {"auto": ("auto", True), "otsu": ("otsu", True), "the paper's mask": ("mean", False), "the thing itself": None}
