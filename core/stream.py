@@ -218,7 +218,10 @@ class ConceptStream:
 class KeyStream(ConceptStream):
     """The same where text has no stream of its own: concepts' keys in every block's cross-attention against the picture's queries.
 
-    That is the paper's baseline, and the only space there is.
+    That is the paper's baseline, and the only space there is. As there, concepts' rivals are one another and the contrast words, not
+    the prompt's keys: what all concepts of a patch and a head are divided by cancels between them, and a word that the prompt names,
+    too, or the empty places after it would take most of a concept's share. So maps do not depend on how a prompt is worded, and what is
+    recorded are plain products, of which temperature, layers and contrast can be asked afterwards.
     """
 
     def __init__(self, family: Naming, model: Layers, vectors: Tensor, timesteps: Tensor):

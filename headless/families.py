@@ -14,6 +14,7 @@ from ..core.families import FAMILIES
 from ..core.families.chroma import diffusers as chroma
 from ..core.families.flux1 import diffusers as flux1
 from ..core.families.flux2 import diffusers as flux2
+from ..core.families.hunyuan_image import diffusers as hunyuan_image
 from ..core.families.hunyuan_video import diffusers as hunyuan_video
 from ..core.families.hunyuan_video15 import diffusers as hunyuan_video15
 from ..core.families.krea2 import diffusers as krea2
@@ -54,6 +55,7 @@ _TRANSFORMERS = [
     *_Known.of("ovis_image", "OvisImageTransformer2DModel", "OvisImageAttention", ovis_image),
     *_Known.of("longcat_image", "LongCatImageTransformer2DModel", "LongCatImageAttention", longcat_image),
     *_Known.of("sd3", "SD3Transformer2DModel", "Attention", sd3),
+    *_Known.of("hunyuanimage", "HunyuanImageTransformer2DModel", "Attention", hunyuan_image),
     *_Known.of("hunyuan_video", "HunyuanVideoTransformer3DModel", "Attention", hunyuan_video),
     *_Known.of("hunyuan_video15", "HunyuanVideo15Transformer3DModel", "Attention", hunyuan_video15),
 ]

@@ -73,7 +73,7 @@ def record_image(pipe: DiffusionPipeline, image: Image.Image | Tensor, concepts:
     shown = pictures.resized(given, pictures.model_size(height, width, megapixels))
     seen_size = shown.shape[-2], shown.shape[-1]
     words = replace(concept_inputs(pipe, concepts, contrast, token, cross_attention, self_attention, blocks), linear=linear)
-    latents = family.encode(pipe, padded(shown))
+    latents = family.encode(pipe, padded(shown, family.PIXELS))
     arguments = family.reading(plain(pipe), latents, prompt, guidance_scale, pooled_prompt)
     found, ticks = [], iter(progress(range(samples * len(family.blocks(transformer, family.DEFAULTS.singles_of(blocks))))))
     try:

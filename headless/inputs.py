@@ -36,7 +36,7 @@ def phrase_encoder(pipe: DiffusionPipeline) -> Encode:
     The phrase is encoded as a prompt would be, padding, template and all, for that is what the model was trained on; then
     its own tokens are taken. Raises ValueError for a pipeline without the text encoder.
     """
-    of_t5 = hasattr(pipe, "tokenizer_2") and not hasattr(pipe, "tokenizer_3") and not type(pipe).__name__.startswith("HunyuanVideo")
+    of_t5 = hasattr(pipe, "tokenizer_2") and not hasattr(pipe, "tokenizer_3") and not type(pipe).__name__.startswith("Hunyuan")
     needed = "text_encoder_2 and tokenizer_2" if of_t5 else "text_encoder and tokenizer"
     if any(getattr(pipe, part, None) is None for part in needed.split(" and ")):
         raise ValueError(f"This {type(pipe).__name__} has no {needed} to encode concepts with. "

@@ -27,6 +27,7 @@ from ..core.families.chroma import comfyui as chroma
 from ..core.families.chroma_radiance import comfyui as chroma_radiance
 from ..core.families.flux1 import comfyui as flux1
 from ..core.families.flux2 import comfyui as flux2
+from ..core.families.hunyuan_image import comfyui as hunyuan_image
 from ..core.families.hunyuan_video import comfyui as hunyuan_video
 from ..core.families.hunyuan_video15 import comfyui as hunyuan_video15
 from ..core.families.krea2 import comfyui as krea2
@@ -60,7 +61,7 @@ _TRANSFORMERS = {**dict.fromkeys((flux1, flux2, ovis_image, longcat_image), comf
                  qwen_image: comfy.ldm.qwen_image.model.QwenImageTransformer2DModel, chroma: comfy.ldm.chroma.model.Chroma,
                  chroma_radiance: comfy.ldm.chroma.model.Chroma,
                  sd3: comfy.ldm.modules.diffusionmodules.mmdit.MMDiT,
-                 hunyuan_video: comfy.ldm.hunyuan_video.model.HunyuanVideo, hunyuan_video15: comfy.ldm.hunyuan_video.model.HunyuanVideo,
+                 **dict.fromkeys((hunyuan_image, hunyuan_video, hunyuan_video15), comfy.ldm.hunyuan_video.model.HunyuanVideo),
                  wan: comfy.ldm.wan.model.WanModel, wan22: comfy.ldm.wan.model.WanModel}
 
 

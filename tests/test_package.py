@@ -127,8 +127,8 @@ SHARED = ("z_image", "lumina2", "krea2")  # families without blocks of their own
 
 @pytest.mark.parametrize("family, depth", [("flux1", 19), ("flux2", 8), ("z_image", 30), ("lumina2", 26), ("krea2", 28),
                                            ("qwen_image", 60), ("chroma", 19), ("chroma_radiance", 19), ("ovis_image", 6),
-                                           ("longcat_image", 10), ("sd3", 24), ("hunyuan_video", 20), ("hunyuan_video15", 54),
-                                           ("wan", 40), ("wan22", 30)])
+                                           ("longcat_image", 10), ("sd3", 24), ("hunyuan_image", 20), ("hunyuan_video", 20),
+                                           ("hunyuan_video15", 54), ("wan", 40), ("wan22", 30)])
 def test_the_readmes_table_of_models_says_what_the_code_does(family, depth):
     family, table = FAMILIES[family], (ROOT / "README.md").read_text(encoding="utf-8").split("## Models")[1].split("\n## ")[0]
     layers, first_step = family.DEFAULTS.layers(depth), family.DEFAULTS.first_step

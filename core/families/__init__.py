@@ -10,6 +10,7 @@ from . import (
     chroma_radiance,
     flux1,
     flux2,
+    hunyuan_image,
     hunyuan_video,
     hunyuan_video15,
     krea2,
@@ -28,4 +29,4 @@ __all__ = ["BLOCKS", "FAMILIES", "Defaults"]
 
 FAMILIES = {family.NAME: family for family in (
     flux1, flux2, z_image, lumina2, krea2, qwen_image, chroma, chroma_radiance, ovis_image, longcat_image, sd3,
-    hunyuan_video, hunyuan_video15, wan, wan22)}
+    hunyuan_image, hunyuan_video, hunyuan_video15, wan, wan22)}

@@ -81,8 +81,8 @@ class HunyuanVideo:
         words = refined(text.double())
         if byt5 is not None:
             b = layer_norm(byt5.double(), byt5.shape[-1:], w.w["byt5_in.layernorm.weight"], w.w["byt5_in.layernorm.bias"])
-            words = torch.cat((words, w.mlp("byt5_in.fc2", gelu, "byt5_in.fc3", gelu(w.linear("byt5_in.fc1", b)))
-                               + w.w["cond_type_embedding.weight"][1]))
+            letters = w.mlp("byt5_in.fc2", gelu, "byt5_in.fc3", gelu(w.linear("byt5_in.fc1", b)))
+            words = torch.cat((words, letters + w.w["cond_type_embedding.weight"][1] if "cond_type_embedding.weight" in w else letters))
         if vision is not None:
             p, (first, last) = vision.double(), ("vision_in.proj.0", "vision_in.proj.4")
             p = layer_norm(p, p.shape[-1:], w.w[f"{first}.weight"], w.w[f"{first}.bias"])
@@ -126,6 +126,14 @@ class HunyuanVideo:
             streams = [x + gate * w.linear(f"{name}.linear2", torch.cat((out, hidden), dim=1))
                        for x, gate, out, hidden in zip(streams, gates, attended(*zip(*parts)), more)]
         return found.scores()
+
+
+class HunyuanImage(HunyuanVideo):
+    """HunyuanImage 2.1 (Tencent, 2025): the same of one frame, whose tokens have two places."""
+
+    def scores(self, weights, config, latent, references=(), **inputs):
+        """latent: channels x h x w. Everything else: see HunyuanVideo's."""
+        return super().scores(weights, {**config, "axes_dim": (0, *config["axes_dim"])}, latent[:, None], **inputs)
 
 
 class Wan:

@@ -209,6 +209,12 @@ class SmallHunyuanVideo15(SmallHunyuanVideo):
     more = {"use_cond_type_embedding": True, "meanflow_sum": True}
 
 
+class SmallHunyuanImage(SmallHunyuanVideo):
+    frames, channels, kind = (), 64, "HunyuanImage21"
+    config = {**SmallHunyuanVideo.config, "in_channels": 64, "out_channels": 64, "patch_size": [1, 1], "axes_dim": [16, 16],
+              "vec_in_dim": None, "guidance_embed": False}
+
+
 class SmallWan(SmallModel):
     frames, width, kind = (3,), 40, "WAN21_T2V"
     config = dict(model_type="t2v", dim=64, out_dim=16, num_heads=4, ffn_dim=96, num_layers=3, in_dim=16, text_dim=40)

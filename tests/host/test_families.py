@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from collections.abc import Callable
 
+import comfy.ldm.flux.layers
 import comfy.ldm.flux.model
 import comfy.sample
 import comfy.samplers
@@ -13,6 +14,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from concept_saliency.core.families import FAMILIES
+from concept_saliency.core.families.flux1.comfyui import timestep_embedding
 from concept_saliency.nodes import host
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
 from concept_saliency.nodes.concept_attention_image import ConceptAttentionImage
@@ -22,8 +24,10 @@ from oracle import traces
 from reference import DoubleStream
 from reference_joint import SD3, QwenImage
 from reference_single import Krea2, NextDiT
+from reference_video import HunyuanImage
 from small_models import (
     SmallChroma,
+    SmallHunyuanImage,
     SmallKrea2,
     SmallLongCat,
     SmallLumina2,
@@ -47,7 +51,7 @@ class Case:
     golden: str
     model: Callable
     bare: Callable
-    reference: DoubleStream | Krea2 | NextDiT | QwenImage | SD3
+    reference: DoubleStream | HunyuanImage | Krea2 | NextDiT | QwenImage | SD3
     text_key: str
     there: bool = True
     drawn: Callable | None = None
@@ -83,6 +87,8 @@ CASES = {case.golden: case for case in (
          "qwen25_7b", hasattr(comfy.supported_models, "LongCatImage"), drawn=SmallLongCat.drawn),
     Case("sd3", "sd3", SmallSD3, SmallSD3, SD3(), "l", drawn=SmallSD3.drawn, references=False),
     Case("sd3", "sd35", SmallSD35, SmallSD35, SD3(), "l", drawn=SmallSD35.drawn, references=False),
+    Case("hunyuan_image", "hunyuan_image", SmallHunyuanImage, SmallHunyuanImage, HunyuanImage(1), "qwen25_7b",
+         drawn=SmallHunyuanImage.drawn, references=False),
 )}
 
 
@@ -157,6 +163,15 @@ def test_golden_values_come_out_through_the_nodes(case, data):
         data.assert_close(maps, "heatmaps_last2_all_steps")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_concepts_are_told_the_guidance_that_the_text_is_told(dtype):
+    """A thousandfold is rounded to the model's type: 6000 is 6016 in bfloat16, whose embedding is quite another."""
+    given = torch.tensor([0.3, 3.5, 6.0], dtype=dtype)
+    for factor in (1.0, 1000.0):
+        theirs = comfy.ldm.flux.layers.timestep_embedding(given, 256, time_factor=factor)
+        assert torch.equal(timestep_embedding(given, factor=factor).to(dtype), theirs)
+
+
 class Probe:
     """Writes down what the transformer is called with for the positive prompt: by noise level, rows of a batch."""
 
@@ -228,9 +243,9 @@ def test_the_picture_does_not_change_and_scores_are_those_of_the_plain_computati
     plain = small.sample(small.patcher, positive=positive, **settings)
     model, runs = patched(probe.model, clip, blocks=blocks)
     assert torch.equal(small.sample(model, positive=positive, **settings), plain)
-    recording, patch = newest(runs), case.reference.patch
+    recording, patch, pixels = newest(runs), case.reference.patch, FAMILIES[case.family].PIXELS // FAMILIES[case.family].PATCH
     assert recording.scores.shape[-2:] == tuple(-(-side // patch) for side in settings["size"])
-    assert recording.image_size == tuple(side * 16 // patch for side in settings["size"]) and recording.family == case.family
+    assert recording.image_size == tuple(side * pixels for side in settings["size"]) and recording.family == case.family
     assert len(recording.sigmas) == settings["steps"]
     assert recording.singles == more.get("singles", 0) and recording.depth == recording.scores.shape[1]
     probe.check(case, data, clip, runs, **more)

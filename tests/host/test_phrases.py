@@ -67,10 +67,10 @@ def dev():
     return random_clip(flux.Flux2Tokenizer, flux.flux2_te(), "mistral3_24b", {"mistral3_24b_tokenizer_class": tokenizer})
 
 
-def qwen(tokenizer=qwen_image.QwenImageTokenizer, te=qwen_image.te):
+def qwen(tokenizer=qwen_image.QwenImageTokenizer, te=qwen_image.te, layers=2):
     with pytest.MonkeyPatch.context() as patch:  # of its eyes, which no phrase needs, one layer will do
         patch.setattr(qwen_vl, "Qwen2VLVisionTransformer", functools.partial(qwen_vl.Qwen2VLVisionTransformer, num_layers=1))
-        return random_clip(tokenizer, te(), "qwen25_7b", layers=2)
+        return random_clip(tokenizer, te(), "qwen25_7b", layers=layers)
 
 
 def longcat():
@@ -124,9 +124,11 @@ def hunyuan():
 
 
 def hunyuan15():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qwen_vl, "Qwen2VLVisionTransformer", functools.partial(qwen_vl.Qwen2VLVisionTransformer, num_layers=1))
-        return random_clip(hunyuan_video.HunyuanVideo15Tokenizer, hunyuan_image.te(byt5=False), "qwen25_7b")
+    return qwen(hunyuan_video.HunyuanVideo15Tokenizer, functools.partial(hunyuan_image.te, byt5=False), layers=4)
+
+
+def hunyuan_image21():
+    return qwen(hunyuan_image.HunyuanImageTokenizer, functools.partial(hunyuan_image.te, byt5=False), layers=4)
 
 
 TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (klein_9b, "flux2", "qwen3_8b"),
@@ -134,6 +136,7 @@ TEXTS = {"flux2 klein 4b": (klein_4b, "flux2", "qwen3_4b"), "flux2 klein 9b": (k
          "lumina 2": (lumina, "lumina2", "gemma2_2b"), "krea 2": (krea, "krea2", "qwen3vl_4b"),
          "ovis-image": (ovis_image, "ovis_image", "qwen3_2b"), "longcat-image": (longcat, "longcat_image", "qwen25_7b"),
          "qwen-image": (qwen, "qwen_image", "qwen25_7b"), "sd3": (sd3, "sd3", "l"),
+         "hunyuan image": (hunyuan_image21, "hunyuan_image", "qwen25_7b"),
          "hunyuan video": (hunyuan, "hunyuan_video", "llama"), "hunyuan video 1.5": (hunyuan15, "hunyuan_video15", "qwen25_7b")}
 
 

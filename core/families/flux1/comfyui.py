@@ -19,11 +19,14 @@ __all__ = ["DEFAULTS", "NAME", "PATCH", "PIXELS", "TEXT_KEYS", "TOKENIZE", "begi
 TEXT_KEYS, TOKENIZE = ("t5xxl",), {"disable_weights": True}
 
 
-def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoidal embedding of timesteps in 0..1, one a row: B -> B x dim float32 (flux, modules/layers.py)."""
+def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10_000.0, factor: float = 1000.0) -> Tensor:
+    """Sinusoidal embedding of timesteps in 0..1, one a row: B -> B x dim float32 (flux, modules/layers.py).
+
+    `factor` times t is rounded to t's type, as there: a guidance of 6 is 6016 to a model in bfloat16, and another embedding.
+    """
     half = dim // 2
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angles = 1000.0 * t.float()[:, None] * frequencies[None]
+    angles = (factor * t)[:, None].float() * frequencies[None]
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 

@@ -36,7 +36,7 @@ def begin(model: Layers, vectors: Tensor, timesteps: Tensor, guidance: Tensor | 
     Each concept passes the token refiner as a prompt of one token, for in a common one concepts would mix. vectors: 1 x C x
     D_text. timesteps in 0..1000, guidance: one a clip, B. The pooled vector is zero, not the prompt's.
     """
-    vec = model.time_in(timestep_embedding(timesteps / 1000).to(vectors.dtype))
+    vec = model.time_in(timestep_embedding(timesteps, factor=1.0).to(vectors.dtype))
     if model.vector_in is not None:
         vec = vec + model.vector_in(vectors.new_zeros(1, model.vector_in.in_layer.in_features))
     if guidance is not None and model.params.guidance_embed:

@@ -1,4 +1,4 @@
-"""HunyuanVideo and HunyuanVideo 1.5 in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist."""
+"""HunyuanVideo (1.5, too) and HunyuanImage in diffusers: a plain second computation of the scores, whole pipelines, pictures that exist."""
 
 import pytest
 import torch
@@ -8,10 +8,13 @@ if not hasattr(diffusers, "HunyuanVideo15Transformer3DModel"):
     pytest.skip("this diffusers has no HunyuanVideo 1.5", allow_module_level=True)
 
 from diffusers import (  # noqa: E402
+    AutoencoderKLHunyuanImage,
     AutoencoderKLHunyuanVideo,
     AutoencoderKLHunyuanVideo15,
     ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoPipeline,
@@ -44,9 +47,9 @@ TEMPLATE = "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'sand ' * 110 
 
 
 class HunyuanVideo:
-    """patch: side of a token. own: what of the latents the model is shown is noisy. layers: double-stream blocks, then single ones."""
+    """patch: a token's side in latent values, 16 pixels times `scale`. frames: of a clip's latent. single: single-stream blocks."""
 
-    name, patch, channels, double, single = "hunyuan_video", 2, 16, 3, 2
+    name, patch, frames, single, scale = "hunyuan_video", 2, 3, 2, 1
     config = dict(num_heads=2, depth=3, guidance_embed=True, vec_in_dim=24, axes_dim=(8, 12, 12), theta=256)
 
     @staticmethod
@@ -67,7 +70,7 @@ class HunyuanVideo:
                                     transformer=cls.transformer(), scheduler=FlowMatchEulerDiscreteScheduler(),
                                     text_encoder_2=CLIPTextModel(clip).eval(), tokenizer_2=tokenizer())
 
-    told = dict(prompt_template={"template": "red sand {} sky", "crop_start": 1}, max_sequence_length=8)
+    told = dict(num_frames=9, prompt_template={"template": "red sand {} sky", "crop_start": 1}, max_sequence_length=8)
 
     @staticmethod
     def negative(pipe, prompt):
@@ -88,9 +91,9 @@ class HunyuanVideo:
 
 
 class HunyuanVideo15(HunyuanVideo):
-    name, patch, channels, single = "hunyuan_video15", 1, 32, 0
+    name, patch, single = "hunyuan_video15", 1, 0
     config = {**HunyuanVideo.config, "guidance_embed": False, "vec_in_dim": None}
-    told: dict = {}
+    told = dict(num_frames=9)
 
     @staticmethod
     def transformer(**more):
@@ -130,6 +133,39 @@ class HunyuanVideo15(HunyuanVideo):
                     t=call["timestep"][row], byt5=letters, vision=call["image_embeds"][row])
 
 
+class HunyuanImage(HunyuanVideo15):
+    name, frames, single, scale = "hunyuan_image", 1, 2, 2
+    config = {**HunyuanVideo15.config, "axes_dim": (0, 16, 16)}
+    told: dict = {}
+
+    @staticmethod
+    def transformer(**more):
+        torch.manual_seed(0)
+        shape = {**SHAPE, "num_single_layers": 2, "text_embed_2_dim": 16, "rope_axes_dim": (16, 16)}
+        return HunyuanImageTransformer2DModel(**{**shape, **more}).eval()
+
+    @classmethod
+    def pipe(cls):
+        vae = AutoencoderKLHunyuanImage(in_channels=3, out_channels=3, latent_channels=64, block_out_channels=(128,) * 6,
+                                        layers_per_block=1, spatial_compression_ratio=32, sample_size=64, scaling_factor=0.75)
+        text = Qwen2Model(Qwen2Config(**TEXT)).eval()
+        pipe = HunyuanImagePipeline(FlowMatchEulerDiscreteScheduler(), vae.eval(), text, tokenizer(), small_t5(16), tokenizer(),
+                                    cls.transformer(), guider=ClassifierFreeGuidance(guidance_scale=1.0))
+        pipe.prompt_template_encode, pipe.prompt_template_encode_start_idx = "red sand {} sky", 1
+        pipe.tokenizer_max_length, pipe.tokenizer_2_max_length = 8, 4
+        return pipe
+
+    @staticmethod
+    def call(generator):
+        letters = {name: value for name, value in HunyuanVideo15.call(generator).items() if name != "image_embeds"}
+        return {**letters, "hidden_states": torch.randn(2, 64, 4, 6, generator=generator)}
+
+    @staticmethod
+    def inputs(call, row):
+        inputs = HunyuanVideo15.inputs({**call, "image_embeds": [None, None]}, row)
+        return {**inputs, "latent": inputs["latent"][:, None]}
+
+
 def in_tencents_names(model) -> dict[str, torch.Tensor]:
     """The weights as the reference knows them."""
     w, found = model.state_dict(), in_black_forest_labs_names(model)
@@ -141,6 +177,7 @@ def in_tencents_names(model) -> dict[str, torch.Tensor]:
     for mine, theirs in two:
         for name, other in (("time_in", "time_text_embed.timestep_embedder"), ("guidance_in", "time_text_embed.guidance_embedder"),
                             ("vector_in", "time_text_embed.text_embedder"), ("time_in", "time_embed.timestep_embedder"),
+                            ("time_in", "time_guidance_embed.timestep_embedder"),
                             ("txt_in.t_embedder", "context_embedder.time_text_embed.timestep_embedder"),
                             ("txt_in.c_embedder", "context_embedder.time_text_embed.text_embedder")):
             if f"{other}.{theirs}.weight" in w:
@@ -157,7 +194,7 @@ def in_tencents_names(model) -> dict[str, torch.Tensor]:
                     if f"{other}.{kind}" in w}
 
 
-@pytest.fixture(scope="module", params=[HunyuanVideo, HunyuanVideo15])
+@pytest.fixture(scope="module", params=[HunyuanVideo, HunyuanVideo15, HunyuanImage])
 def kind(request):
     return request.param
 
@@ -179,9 +216,10 @@ def pipe(whole):
 
 
 def draw(kind, pipe, **how) -> torch.Tensor:
-    """Latents of clips of 9 frames, 3 in the latent; the VAE has no part in what is tested."""
-    return pipe(**{"prompt": "a cat and a dog", "height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 3,
-                   "output_type": "latent", "generator": torch.Generator().manual_seed(0), **kind.told, **how}).frames
+    """Latents of pictures, or of clips of 9 frames, 3 in the latent; the VAE has no part in what is tested."""
+    drawn = pipe(**{"prompt": "a cat and a dog", "height": 64 * kind.scale, "width": 96 * kind.scale, "num_inference_steps": 3,
+                    "output_type": "latent", "generator": torch.Generator().manual_seed(0), **kind.told, **how})
+    return drawn.images if kind is HunyuanImage else drawn.frames
 
 
 @torch.no_grad()
@@ -194,22 +232,25 @@ def test_scores_are_those_of_the_plain_computation(kind, blocks):
     vectors = {name: torch.randn(1, 16, generator=generator) for name in ("cat", "dog")}
     found, singles = check_scores(model, call, vectors, blocks=blocks), kind.single if blocks == "all" else 0
     recording, computed = found.latest, reference("HunyuanVideo", "reference_video", patch=kind.patch)
-    assert (recording.frames, recording.compression, len(recording.scores[0, 0])) == (3, 4, 6)
+    compression = getattr(FAMILIES[kind.name], "COMPRESSION", 1)
+    assert (recording.frames, recording.compression, len(recording.scores[0, 0])) == (kind.frames, compression, 2 * kind.frames)
     for row in range(2):
         expected = computed.scores(weights, kind.config, concepts=torch.cat(list(vectors.values())), singles=singles,
                                    **kind.inputs(call, row))
         for space, scores in expected.items():
-            clip = found.in_space(space).latest.scores[0].unflatten(1, (2, 3))[:, row]  # L x frames x C x h x w
+            clip = found.in_space(space).latest.scores[0].unflatten(1, (2, kind.frames))[:, row]  # L x frames x C x h x w
             mine = clip.movedim(1, 2).flatten(2)
             assert mine.shape == scores.shape
             assert (mine - scores).abs().max() <= 2e-4 * scores.abs().max(), space
     assert (recording.family, recording.defaults, recording.singles) == (kind.name, FAMILIES[kind.name].DEFAULTS, singles)
 
 
-@pytest.mark.parametrize("how", [{}, dict(num_videos_per_prompt=2), dict(prompt=["a cat", "a red dog"]), "negative"], ids=str)
-def test_the_video_does_not_change(kind, pipe, how):
-    if how == dict(num_videos_per_prompt=2) and kind is HunyuanVideo15:
-        how = dict(prompt=["a cat", "a cat"])  # this pipeline gives its transformer too few first pictures for several of a prompt
+@pytest.mark.parametrize("how", [{}, "several", dict(prompt=["a cat", "a red dog"]), "negative"], ids=str)
+def test_the_picture_or_video_does_not_change(kind, pipe, how):
+    if how == "several":
+        if kind is HunyuanVideo15:
+            pytest.skip("this pipeline gives its transformer too few first pictures for several clips of a prompt")
+        how = {"num_images_per_prompt" if kind is HunyuanImage else "num_videos_per_prompt": 2}
     how = kind.negative(pipe, "sand") if how == "negative" else how
     plain = draw(kind, pipe, **how)
     before = hooks(pipe.transformer), hooks(pipe.text_encoder)
@@ -217,15 +258,17 @@ def test_the_video_does_not_change(kind, pipe, how):
         watched = draw(kind, pipe, **how)
     assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
     rows, columns = (side // kind.patch for side in plain.shape[-2:])
-    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 3, 3 * len(plain), 3, rows, columns)
+    assert len(recordings) == 1 and recordings.latest.scores.shape == (3, 3, kind.frames * len(plain), 3, rows, columns)
     shown = recordings.latest.saliency()
-    assert recordings.latest.image_size == (64, 96) and shown.frames == 9 and shown.maps.shape[:2] == (9 * len(plain), 2)
+    frames = 1 if kind is HunyuanImage else 9
+    assert recordings.latest.image_size == (64 * kind.scale, 96 * kind.scale)
+    assert shown.frames == frames and shown.maps.shape[:2] == (frames * len(plain), 2)
 
 
 def test_of_both_prompts_the_positive_one_is_recorded(kind, pipe):
     def first_step(**how):
         with concept_saliency.capture(pipe, "cat, dog", contrast="") as recordings:
-            draw(kind, pipe, num_inference_steps=1, num_frames=1, **how)
+            draw(kind, pipe, num_inference_steps=1, **how)
         return recordings.latest.scores
 
     plain, other = first_step(), first_step(prompt="sand")
@@ -247,9 +290,12 @@ def test_one_pass_records_what_the_first_step_of_sampling_from_there_records(kin
     """Pictures are videos of one frame."""
     def draw_one(pipe, num_images_per_prompt, prompt, **how):
         prompts = [prompt] * num_images_per_prompt
-        return pipe(prompts, height=64, width=96, num_frames=1, output_type="latent", generator=torch.Generator().manual_seed(0), **how)
+        return pipe(prompts, height=64, width=96, output_type="latent", generator=torch.Generator().manual_seed(0), **one_frame, **how)
 
-    check_one_pass(pipe, draw_one, family_of(pipe.transformer).encode, 3, **({} if kind is HunyuanVideo15 else {"guidance_scale": 3.5}))
+    one_frame = {} if kind is HunyuanImage else {"num_frames": 1}
+
+    told = {"guidance_scale": 3.5} if kind is HunyuanVideo else {}
+    check_one_pass(pipe, draw_one, family_of(pipe.transformer).encode, 3, tolerance=2e-5, **told)
 
 
 def test_a_transformer_of_which_a_part_is_compiled_draws_what_it_drew(kind, pipe):
@@ -271,17 +317,19 @@ def test_a_transformer_of_which_a_part_is_compiled_draws_what_it_drew(kind, pipe
     assert torch.equal(drawn[1], drawn[2])
 
 
-def test_a_model_that_goes_on_from_a_picture_is_refused():
+def test_models_that_go_on_from_a_picture_or_are_told_a_second_time_are_refused():
+    refused = "HunyuanVideoTransformer3DModel, which cannot be looked into.*HunyuanImage 2.1, HunyuanVideo, "
     for more in (dict(image_condition_type="token_replace"), dict(image_condition_type="latent_concat"), dict(in_channels=32)):
-        with pytest.raises(ValueError, match="HunyuanVideoTransformer3DModel, which cannot be looked into.*HunyuanVideo 1.5"):
+        with pytest.raises(ValueError, match=refused):
             with concept_saliency.capture(HunyuanVideo.transformer(**more, out_channels=16), "cat", encode=torch.zeros):
                 pass
-    with pytest.raises(ValueError, match="HunyuanVideo15Transformer3DModel, which cannot be looked into"):
-        with concept_saliency.capture(HunyuanVideo15.transformer(use_meanflow=True), "cat", encode=torch.zeros):
-            pass
+    for kind, name in ((HunyuanVideo15, "HunyuanVideo15Transformer3DModel"), (HunyuanImage, "HunyuanImageTransformer2DModel")):
+        with pytest.raises(ValueError, match=f"{name}, which cannot be looked into"):
+            with concept_saliency.capture(kind.transformer(use_meanflow=True), "cat", encode=torch.zeros):
+                pass
 
 
 def test_the_shell_draws_one_frame_and_reads_pictures(kind, pipe, tmp_path):
-    if kind is HunyuanVideo15:
+    if kind is not HunyuanVideo:
         pytest.skip("its prompts of a thousand tokens take long here")
     saved_pipeline_works_in_the_shell(pipe, tmp_path)
