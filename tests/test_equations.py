@@ -9,7 +9,9 @@ import torch
 
 from concept_saliency.core.stream import (
     ConceptStream,
+    KeyStream,
     ParallelStream,
+    TextKeys,
     TextStream,
     attend,
     cross_attention_scores,
@@ -182,6 +184,23 @@ def test_cross_attention_is_before_positions():
     watch(seen, None, torch.tensor([[[[3.0, 5.0]]]]))
     keys = 2 * seen.states
     torch.testing.assert_close(seen.scores["cross-attention"][1], keys @ torch.tensor([[[3.0], [5.0]]]))
+
+
+def test_where_text_has_keys_alone_they_are_asked_by_the_picture_and_stay_as_they_are():
+    """The concepts (1, 0) and (0, 1), keys three times as large, and a picture's query (2, 1)."""
+    block, concepts = TextKeys(keys=lambda x: 3 * x[:, None]), torch.eye(2)[None]
+    family = SimpleNamespace(blocks=lambda model, singles: range(2), block=lambda module, modulation, index: block,
+                             begin=lambda model, vectors, timesteps, guidance: (vectors, None, None))
+    seen = KeyStream(family, None, concepts, torch.ones(1))
+    for complete in (False, True):
+        seen.ask(None, IMAGE[:, None])
+        assert seen.complete == complete
+    assert list(seen.scores) == ["cross-attention"] and [s.tolist() for s in seen.scores["cross-attention"]] == [[[[6], [3]]]] * 2
+    queries, keys, values = block.project(concepts)
+    assert queries.numel() == values.numel() == 0 and torch.equal(keys, 3 * concepts[:, None]), "there is nothing else to attend with"
+    assert block.update(concepts, IMAGE) is concepts
+    with pytest.raises(FrozenInstanceError):
+        block.keys = None
 
 
 def test_positions_of_the_concepts_themselves_count_in_their_attention():
