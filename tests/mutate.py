@@ -62,7 +62,7 @@ LIKELY = {("Add", "Sub"), ("Sub", "Add"), ("Mul", "Div"), ("Div", "Mul"), ("Floo
           ("GtE", "Gt"), ("GtE", "Lt"), ("Eq", "NotEq"), ("NotEq", "Eq"), ("Is", "IsNot"), ("IsNot", "Is")}
 QUIETLY = ["-x", "-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
 SLOW = 1.0  # seconds a test
-PATIENCE = 8  # times the processor's time that the tests take when nothing is changed; a change that makes them hang is noticed
+PATIENCE = 5  # times the processor's time that the tests take when nothing is changed; a change that makes them hang is noticed
 MEMORY = 6 * 2**30  # bytes, for a change may ask for any number of pixels
 
 
@@ -153,6 +153,7 @@ def quick(given: list[str], times: Path) -> tuple[list[str], float]:
 
 def main(modules: list[str]) -> None:
     torch.set_num_threads(1)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading those that nobody asked for takes as long as many a test
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "concept_saliency"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.png", "host"))
@@ -166,7 +167,7 @@ def main(modules: list[str]) -> None:
             file = copy / module
             source = file.read_text("utf-8")
             tests, spent = quick(TESTS[file.stem], Path(folder) / "times")
-            limit, found, lived, hung = max(10.0, PATIENCE * spent), 0, 0, 0
+            limit, found, lived, hung = max(5.0, PATIENCE * spent), 0, 0, 0
             print(f"{module}: {len(tests)} tests, {spent:.1f} s", flush=True)
             for operator, line, changed in changes(source):
                 file.write_text(changed, "utf-8")

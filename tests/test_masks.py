@@ -186,6 +186,13 @@ def test_a_rival_that_has_a_single_token_leaves_nothing_there_and_takes_nothing_
     assert torch.equal(against_prevailing(given), given.maps)
 
 
+def test_which_rivals_prevail_is_asked_of_each_picture_of_a_batch():
+    both = [house(0.2, 0.75), house(0.3, 0.4)]
+    batch = replace(both[0], maps=torch.cat([one.maps for one in both]), contrast_maps=torch.cat([one.contrast_maps for one in both]),
+                    presence=torch.ones(2, 1))
+    torch.testing.assert_close(against_prevailing(batch), torch.cat([against_prevailing(one) for one in both]))
+
+
 def test_auto_with_no_rival_at_all_is_the_whole_picture():
     alone = Saliency(("cat",), torch.ones(1, 1, 4, 4), (64, 64), (64, 64), torch.ones(1, 1), (), torch.ones(1, 0, 4, 4))
     assert mask(alone).all()
