@@ -7,7 +7,6 @@ two that are not in it, against every ground. Every difference to the current wa
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +23,13 @@ from ..core.recording import SPACES
 from ..core.saliency import Saliency
 from ..demo.pipeline import WEIGHTS, TinyFlux
 from . import options as shared
-from .map_options import OPTIONS, Case, Option, case
+from .map_options import OPTIONS, Case, Option, case, one_pass
+from .place import Lines
 
 TUNING, REPORTING = 1_400_000, 1_500_000  # first seeds; training, and choosing before, drew their scenes from others
 WORLDS = {"plain": False, "hard": True}
 MEANS = ("IoU", "missed", "boundary IoU", "AP", "leakage", "empty where absent")
+AUROC = "presence AUROC"
 Figures = dict[str, list]  # metric -> a list of values for every scene; "presence" -> of (there, presence)
 
 
@@ -59,65 +60,60 @@ def mask_figures(maps: Saliency, case: Case, option: Option) -> Figures:
     return found
 
 
-def measured(model: TinyFlux, cases: Iterable[Case], options: dict[str, Option]) -> tuple[dict[tuple[str, str], list[Figures]], list[str]]:
-    """(space, option's name) -> the figures of every scene, and the scenes' kinds. Passes and maps are computed once for all options
-    that have them in common."""
-    found: dict[tuple[str, str], list[Figures]] = defaultdict(list)
-    kinds = []
-    for one in tqdm(cases, desc="measuring", unit="scene", file=sys.stderr):
-        kinds.append(one.kind)
-        recordings = {record: record(model, one) for record in dict.fromkeys(option.record for option in options.values())}
-        for space in SPACES:
-            made = {way: way[1](recordings[way[0]][space]) for way in dict.fromkeys((o.record, o.maps) for o in options.values())}
-            worth = {way: map_figures(maps, one) for way, maps in made.items()}
-            for name, option in options.items():
-                way = option.record, option.maps
-                found[space, name].append({**worth[way], **mask_figures(made[way], one, option)})
-    return dict(found), kinds
+def figures(model: TinyFlux, case: Case, options: dict[str, Option]) -> dict[str, dict[str, Figures]]:
+    """space -> option's name -> one scene's figures. The pass, and maps that several options have in common, are computed once."""
+    found: dict[str, dict[str, Figures]] = {}
+    for space, recording in one_pass(model, case).items():
+        made = {way: way(recording) for way in dict.fromkeys(option.maps for option in options.values())}
+        worth = {way: map_figures(maps, case) for way, maps in made.items()}
+        found[space] = {name: {**worth[o.maps], **mask_figures(made[o.maps], case, o)} for name, o in options.items()}
+    return found
 
 
 def auroc(scenes: Iterable[Figures]) -> float:
-    """How well presence tells what is there from what is not: area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(*zip(*itertools.chain.from_iterable(scene["presence"] for scene in scenes))))
-
-
-def beside(scenes: Sequence[Figures], reference: Sequence[Figures], metric: str) -> tuple[float, float, float, float]:
-    """The value, its difference to the reference's on the same scenes, and that difference's interval."""
-    if metric == "presence AUROC":
-        rng = np.random.default_rng(0)
-        drawn = []
-        for pick in rng.integers(len(scenes), size=(200, len(scenes))):
-            drawn.append(auroc(scenes[i] for i in pick) - auroc(reference[i] for i in pick))
-        value = auroc(scenes)
-        low, high = np.quantile(drawn, (0.025, 0.975))
-        return value, value - auroc(reference), float(low), float(high)
-    values = [scene[metric] for scene in scenes if metric in scene]  # one thing alone leaks into no other
-    differences = [[a - b for a, b in zip(scene[metric], plain[metric])] for scene, plain in zip(scenes, reference) if metric in scene]
-    return (bootstrapped(values)[0], *bootstrapped(differences))
+    """How well presence tells what is there from what is not: how often the one has more of it, area under the ROC curve."""
+    found = np.array([pair for scene in scenes for pair in scene["presence"]])
+    there, absent = found[found[:, 0] == 1, 1], found[found[:, 0] == 0, 1]
+    return float(np.mean((there[:, None] > absent) + 0.5 * (there[:, None] == absent)))
 
 
-def table(found: dict[tuple[str, str], list[Figures]], space: str) -> Iterator[str]:
+def estimate(scenes: Sequence[Figures], metric: str, reference: Sequence[Figures] | None = None) -> tuple[float, float, float]:
+    """A metric, or its difference to the reference's on the same scenes, and the ends of its interval."""
+    if metric == AUROC:
+        def of(pick: Sequence[int]) -> float:
+            return auroc(scenes[i] for i in pick) - (auroc(reference[i] for i in pick) if reference else 0.0)
+
+        drawn = [of(pick) for pick in np.random.default_rng(0).integers(len(scenes), size=(1000, len(scenes)))]
+        return (of(range(len(scenes))), *map(float, np.quantile(drawn, (0.025, 0.975))))
+    found = [(scene[metric], before[metric]) for scene, before in zip(scenes, reference or scenes) if metric in scene]  # not in all
+    return bootstrapped([[a - b for a, b in zip(*pair)] if reference else pair[0] for pair in found])
+
+
+def table(found: dict[str, list[Figures]], space: str) -> Iterator[str]:
     """The lines of a markdown table, an option a line; the first is what the others are compared with."""
-    metrics = (*MEANS, "presence AUROC")
+    metrics = (*MEANS, AUROC)
     yield f"| {space}: option | " + " | ".join(metrics) + " |"
     yield "|---" * (len(metrics) + 1) + "|"
-    names = [name for at, name in found if at == space]
-    for name in names:
+    reference = None
+    for name, scenes in found.items():
         cells = []
         for metric in metrics:
-            value, more, low, high = beside(found[space, name], found[space, names[0]], metric)
-            cells.append(f"{value:.3f}" + ("" if name == names[0] else f" ({more:+.3f}: {low:+.3f} to {high:+.3f})"))
+            value, low, high = estimate(scenes, metric)
+            if reference is None:
+                cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+            else:
+                more = estimate(scenes, metric, reference)
+                cells.append("{:.3f} ({:+.3f}: {:+.3f} to {:+.3f})".format(value, *more) if any(more) else "the same")
+        reference = reference or scenes
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def kinds_table(found: dict[tuple[str, str], list[Figures]], kinds: Sequence[str], space: str) -> Iterator[str]:
+def kinds_table(found: dict[str, list[Figures]], kinds: Sequence[str], space: str) -> Iterator[str]:
     """Mean IoU of a thing by the scene's kind."""
     all_kinds = list(dict.fromkeys(kinds))
     yield f"| {space}: IoU by kind | " + " | ".join(all_kinds) + " |"
     yield "|---" * (len(all_kinds) + 1) + "|"
-    for name, scenes in ((name, scenes) for (at, name), scenes in found.items() if at == space):
+    for name, scenes in found.items():
         means = [np.mean([value for scene, k in zip(scenes, kinds) if k == kind for value in scene["IoU"]]) for kind in all_kinds]
         yield f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |"
 
@@ -128,20 +124,31 @@ def kinds_table(found: dict[tuple[str, str], list[Figures]], kinds: Sequence[str
 @click.option("--world", "worlds", type=click.Choice(list(WORLDS)), multiple=True, help="One of both; else both.")
 @click.option("--scenes", type=click.IntRange(2), default=100, show_default=True)
 @click.option("--tuning", is_flag=True, help=f"Scenes to choose on, from seed {TUNING}; else those to report on, from {REPORTING}.")
-def command(names: tuple[str, ...], weights: Path, worlds: tuple[str, ...], scenes: int, tuning: bool) -> None:
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="One line of JSON a scene; scenes that are in it are not measured again.")
+def command(names: tuple[str, ...], weights: Path, worlds: tuple[str, ...], scenes: int, tuning: bool, out: Path | None) -> None:
     if unknown := [name for name in names if name not in OPTIONS]:
         raise click.UsageError(f"There is no option {', '.join(map(repr, unknown))}. Known: {', '.join(OPTIONS)}.")
     reference = next(iter(OPTIONS))
     chosen = {name: OPTIONS[name] for name in dict.fromkeys((reference, *(names or OPTIONS)))}
+    try:
+        ledger = Lines(out, {"options": list(chosen), "weights": str(weights)}, "--out")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     model, first = TinyFlux(weights), TUNING if tuning else REPORTING
     for world in worlds or WORLDS:
         seeds = range(first, first + scenes)
-        found, kinds = measured(model, (case(model, seed, WORLDS[world]) for seed in seeds), chosen)
+        done = {line["seed"] for line in ledger.lines if line["world"] == world}
+        for seed in tqdm([seed for seed in seeds if seed not in done], desc=world, unit="scene", file=sys.stderr):
+            one = case(model, seed, WORLDS[world])
+            ledger.add({"world": world, "seed": seed, "kind": one.kind, "found": figures(model, one, chosen)})
+        lines = [line for line in ledger.lines if line["world"] == world and line["seed"] in seeds]
         click.echo(f"\n## {world.capitalize()} world, {scenes} scenes, seeds {seeds[0]} to {seeds[-1]}")
         for space in SPACES:
+            found = {name: [line["found"][space][name] for line in lines] for name in chosen}
             click.echo("\n" + "\n".join(table(found, space)))
             if WORLDS[world]:
-                click.echo("\n" + "\n".join(kinds_table(found, kinds, space)))
+                click.echo("\n" + "\n".join(kinds_table(found, [line["kind"] for line in lines], space)))
 
 
 if __name__ == "__main__":

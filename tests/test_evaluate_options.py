@@ -54,19 +54,25 @@ def test_differences_are_those_of_the_same_scenes():
     """Scenes differ by far more than the options do; drawn together, a gain of a tenth everywhere has no interval at all."""
     plain = [scene([0.1], [(True, 0.9), (False, 0.1)]), scene([0.8, 0.7], [(True, 0.3), (False, 0.2)])]
     better = [scene([v + 0.1 for v in s["IoU"]], s["presence"]) for s in plain]
-    assert evaluate_options.beside(better, plain, "IoU") == pytest.approx((0.6333, 0.1, 0.1, 0.1), abs=1e-3)
+    assert evaluate_options.estimate(better, "IoU")[0] == pytest.approx(0.6333, abs=1e-3)
+    assert evaluate_options.estimate(better, "IoU", plain) == pytest.approx((0.1, 0.1, 0.1), abs=1e-3)
     worse = [scene(s["IoU"], [(there, 1 - value) for there, value in s["presence"]]) for s in plain]
-    assert evaluate_options.beside(worse, plain, "presence AUROC")[:2] == pytest.approx((0.0, -1.0))
+    assert evaluate_options.estimate(worse, "presence AUROC") == (0.0, 0.0, 0.0)
+    assert evaluate_options.estimate(worse, "presence AUROC", plain) == (-1.0, -1.0, -1.0)
 
 
-def test_the_command_compares_what_is_named_with_the_rule_before():
-    done = CliRunner().invoke(evaluate_options.command, ["current", "--world", "hard", "--scenes", "2", "--tuning"])
+def test_the_command_compares_what_is_named_with_the_current_way_and_goes_on_from_its_lines(tmp_path, monkeypatch):
+    asked = ["equal rivals", "--world", "hard", "--scenes", "2", "--tuning", "--out", str(tmp_path / "lines")]
+    done = CliRunner().invoke(evaluate_options.command, asked)
     assert done.exit_code == 0, done.output
     rows = [line for line in done.stdout.splitlines() if line.startswith(tuple(f"| {name} |" for name in OPTIONS))]
-    assert [row.split(" | ")[0] for row in rows] == ["| equal rivals", "| current"] * 4, "figures and kinds, in both spaces"
+    assert [row.split(" | ")[0] for row in rows] == ["| current", "| equal rivals"] * 4, "figures and kinds, in both spaces"
     assert f"seeds {evaluate_options.TUNING} to {evaluate_options.TUNING + 1}" in done.stdout
-    ap = rows[1].split(" | ")[evaluate_options.MEANS.index("AP") + 1]
-    assert ap.endswith("(+0.000: +0.000 to +0.000)"), "the same maps"
+    assert rows[1].split(" | ")[evaluate_options.MEANS.index("AP") + 1] == "the same", "the same maps"
+    monkeypatch.setattr(evaluate_options, "figures", None)  # nothing is measured again
+    assert CliRunner().invoke(evaluate_options.command, asked).stdout == done.stdout
+    refused = CliRunner().invoke(evaluate_options.command, ["otsu", *asked[1:]])
+    assert refused.exit_code == 2 and "another evaluation (options)" in refused.output
 
 
 def test_an_unknown_option_is_refused_with_the_known_ones():
