@@ -29,7 +29,7 @@ from .map_options import Case, case, current_maps, current_mask, one_pass
 from .place import Lines
 
 WAYS = {"auto": ("auto", True), "the paper's mask": ("mean", False), "the thing itself": None}
-STEPS = 8
+STEPS = 6
 COLUMNS = {"share": "share of the picture", "gone": "gone", "gone elsewhere": "gone, painted elsewhere", "more": "more often gone",
            "presence": "presence lost", "presence elsewhere": "presence lost, painted elsewhere"}
 
