@@ -1,6 +1,7 @@
 """The bundled tiny Flux means something, and the shell commands do what the README says."""
 
 import json
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_evaluation_thing_by_thing_prints_every_table(tmp_path, monkeypatch):
     from concept_saliency.cli import evaluate_things
 
     monkeypatch.setattr(evaluate_things, "TUNING", [Setting(0.3, space, "0-2", 3.0) for space in SPACES])
+    monkeypatch.setattr(TinyFlux, "draw", partialmethod(TinyFlux.draw, steps=6))
     sheet = tmp_path / "sheet.png"
     done = CliRunner().invoke(evaluate_things.command, ["--scenes", "2", "--tune", "1", "--drawings", "3", "--sheet", str(sheet)])
     assert done.exit_code == 0, done.output
