@@ -221,6 +221,9 @@ def test_crumbs_beside_a_thing_are_no_instances_and_nothing_has_none():
     assert len(islands(beside)) == 2 and len(instances(beside)) == 1
     assert len(instances(discs((45, 40, 20), (45, 100, 11)))) == 2
     assert instances(torch.zeros(9, 9)) == []
+    squares = torch.zeros(40, 60)
+    squares[2:22, 2:22], squares[2:12, 30:40] = 1, 1
+    assert len(instances(squares)) == 2, "a quarter of the largest is enough"
 
 
 def test_a_thing_is_a_thousandth_of_the_picture_unless_said_and_so_is_each_of_its_parts():
