@@ -114,6 +114,26 @@ def live(flux, rounds: int, tokens: int) -> Rows:
             ("live_preview alone, a step of 1024 x 1024, 11 concepts, 19 layers", 1000 * took_alone, "ms")]
 
 
+def regions(flux, rounds: int, tokens: int, steps: int = 4) -> Rows:
+    """Concept Region beside the same steps with one more prompt in a mask that ComfyUI is given."""
+    captured = flux.captured(11)
+    ways = {"captured": captured, "again": captured, "masked": captured.with_mask(tokens, steps),
+            "once": flux.with_region(11, 0), "every": flux.with_region(11, 1)}
+    took = InTurns(rounds, **{name: lambda f=one: f.sample(tokens, steps) for name, one in ways.items()})
+    what = f"{steps} steps, {tokens} image tokens, 11 concepts"
+    rows = [(f"captured / captured, {what}", took.ratio("again", "captured"), "the clock's own noise"),
+            (f"one more prompt in a given mask / captured, {what}", took.ratio("masked", "captured"), "ComfyUI's own"),
+            (f"Concept Region, update 0 / captured, {what}", took.ratio("once", "captured"), "with its prompt"),
+            (f"Concept Region, update 1 / captured, {what}", took.ratio("every", "captured"), "with its prompt"),
+            (f"Concept Region, update 0 / one more prompt in a given mask, {what}", took.ratio("once", "masked"), "1.02"),
+            (f"Concept Region, update 1 / one more prompt in a given mask, {what}", took.ratio("every", "masked"), "1.02")]
+    for name, shaping in (("", masks.Shaping()), (", grown and feathered", masks.Shaping(grow=24, feather=16))):
+        alone = flux.regions(20, 4096, 11, shaping)
+        rows += [(f"a region{name}, alone, 1024 x 1024, 11 concepts, 19 layers, step {step} of 20", 1000 * alone[step - 1], "ms")
+                 for step in (5, 20)]
+    return rows
+
+
 def own_part(flux, rounds: int) -> Rows:
     """What capture itself does in one block, without the model around it: how it grows."""
     kind, (width, heads) = dict(device=flux.device, dtype=model_of.DTYPE), (model_of.WIDTH, model_of.HEADS)
@@ -207,7 +227,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parts", nargs="*", metavar="PART",
-                        help="some of: sampling large others windows image blocks live growth floor afterwards peak (all that there are)")
+                        help="some of: sampling large others windows image blocks live regions growth floor afterwards peak (all)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
     parser.add_argument("--peak-of", choices=list(PEAKS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -226,12 +246,14 @@ def main() -> None:
         "image": lambda: image_mode(flux, rounds, 1024),
         "blocks": lambda: farther(flux, rounds, 1024),
         "live": lambda: live(flux, rounds, 1024),
+        "regions": lambda: regions(flux, few, min(1024, options.tokens)),
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),
         "peak": lambda: peak(options.on, options.depth, options.tokens),
     }
-    missing = {"comfyui": set(), "diffusers": {"others", "floor", "live"}, "plain": {"others", "image", "live"}}[options.on]
+    hosted = {"others", "live", "regions"}
+    missing = {"comfyui": set(), "diffusers": {"floor", *hosted}, "plain": {"image", *hosted}}[options.on]
     if unknown := set(options.parts or ()) - (parts.keys() - missing):
         parser.error(f"--parts {' '.join(sorted(unknown))}: on {options.on} there are {' '.join(p for p in parts if p not in missing)}")
     rows = []

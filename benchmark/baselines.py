@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 def overridden(flux, override):
     model = flux.model.clone()
     model.model_options["transformer_options"]["optimized_attention_override"] = override
-    return flux.with_model(model)
+    return flux.changed(model=model)
 
 
 def attention_probabilities(flux):

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [os.environ["COMFYUI_HOST"], str(Path(__file__).resolve().parent.parent / "tests" / "host")]
@@ -25,6 +26,8 @@ import comfy.supported_models  # noqa: E402
 from concept_saliency.core.concepts import ConceptInputs  # noqa: E402
 from concept_saliency.core.families.flux1 import comfyui as family  # noqa: E402
 from concept_saliency.core.live import LiveSaliency  # noqa: E402
+from concept_saliency.core.live_region import RegionRule  # noqa: E402
+from concept_saliency.core.masks import Shaping  # noqa: E402
 from concept_saliency.core.recording import Recorder  # noqa: E402
 from concept_saliency.nodes import host  # noqa: E402
 from concept_saliency.nodes.live_preview import LivePreview, picture  # noqa: E402
@@ -48,27 +51,55 @@ class Flux:
         model = config.get_model({}, device=self.device)
         self.transformer = fill(model.diffusion_model, self.device)
         self.model = comfy.model_patcher.ModelPatcher(model.eval(), self.device, torch.device("cpu"))
+        self.positive = prompt()
 
-    def with_model(self, model):
+    def changed(self, **others):
         other = object.__new__(Flux)
-        vars(other).update(vars(self), model=model)
+        vars(other).update(vars(self), **others)
         return other
 
     def captured(self, concepts: int, window=(0.0, 1.0), blocks="auto", live=False):
         """The same with Concept Attention for so many concepts beside the contrast ones. live: with its preview, sent to nobody."""
         inputs = ConceptInputs(names(concepts), CONTRAST, vectors(concepts + len(CONTRAST)), blocks=blocks)
         preview = LivePreview("1") if live else None
-        return self.with_model(host.patch(self.model, family, inputs, window, ConceptRuns(), preview))
+        return self.changed(model=host.patch(self.model, family, inputs, window, ConceptRuns(), preview))
 
-    def preview(self, steps: int, tokens: int, concepts: int, layers: int = 19) -> list[float]:
-        """Seconds that the preview takes in each step beside the model, the server's JPEG included."""
+    def with_region(self, concepts: int, update: int):
+        """The same with Concept Region from the second of its steps on. Random weights see nothing surely: the strongest 40% are it."""
+        inputs = ConceptInputs(names(concepts), CONTRAST, vectors(concepts + len(CONTRAST)))
+        rule = RegionRule(method="percentile", threshold=0.6, min_presence=0.0)
+        return self.changed(model=host.add_region(self.model, family, inputs, prompt(), rule, (0.0, 1.0), update, ConceptRuns()))
+
+    def with_mask(self, tokens: int, steps: int):
+        """The same with a second prompt in a mask that is known: ComfyUI's own, from the second of so many steps on."""
+        mask = (torch.arange(side(tokens)) < 0.4 * side(tokens)).float().expand(1, side(tokens), -1)
+        [[text, more]] = prompt()
+        return self.changed(positive=[*self.positive, [text, {**more, "mask": mask, "start_percent": 0.9 / steps}]])
+
+    def recorded(self, steps: int, tokens: int, concepts: int, layers: int = 19) -> Iterator[Recorder]:
+        """A recorder after each step of a run."""
         levels, side = torch.linspace(1, 0, steps + 1).tolist(), 16 * round(tokens**0.5)
         recorder = Recorder(names(concepts), CONTRAST, family.NAME, family.DEFAULTS, levels, layers, (side, side))
-        live, took = LiveSaliency(recorder), []
         for level in levels[:-1]:
             recorder.add(level, {"output": torch.randn(layers, 1, concepts + len(CONTRAST), tokens)})
+            yield recorder
+
+    def preview(self, steps: int, tokens: int, concepts: int) -> list[float]:
+        """Seconds that the preview takes in each step beside the model, the server's JPEG included."""
+        live, took = None, []
+        for recorder in self.recorded(steps, tokens, concepts):
+            live = live or LiveSaliency(recorder)
             start = time.perf_counter()
             picture(live.newest()).save(io.BytesIO(), "JPEG", quality=95)
+            took.append(time.perf_counter() - start)
+        return took
+
+    def regions(self, steps: int, tokens: int, concepts: int, shaping: Shaping) -> list[float]:
+        """Seconds that it takes after each step to find a region of all the words, in all steps so far, beside the model."""
+        rule, took = RegionRule(shaping=shaping, min_presence=0.0), []
+        for recorder in self.recorded(steps, tokens, concepts):
+            start = time.perf_counter()
+            rule.region(recorder.finish(recorder.default_layers)["output"], (side(tokens), side(tokens)))
             took.append(time.perf_counter() - start)
         return took
 
@@ -79,8 +110,8 @@ class Flux:
     def sample(self, tokens: int, steps: int = 1) -> torch.Tensor:
         latent = torch.zeros(1, 16, side(tokens), side(tokens))
         noise = comfy.sample.prepare_noise(latent, 0)
-        result = comfy.sample.sample(self.model, noise, steps, 1.0, "euler", "simple", prompt(), prompt(), latent, disable_pbar=True,
-                                     seed=0)
+        result = comfy.sample.sample(self.model, noise, steps, 1.0, "euler", "simple", self.positive, prompt(), latent,
+                                     disable_pbar=True, seed=0)
         self.finish()
         return result
 

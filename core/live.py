@@ -28,10 +28,9 @@ class LiveSaliency:
         shown = None
         for sigma in list(self.recorder.steps)[self.looked_at:]:
             self.looked_at += 1
-            step = next(iter(self.recorder.recordings([sigma]).values()))  # "output", where the model has it
-            layers = step.defaults.layers(step.depth, step.singles)
-            shown_one = step.scores[:, layers, step.frames // 2, None]
-            step = replace(step, scores=shown_one, layers=tuple(layers), frames=1)
+            found = self.recorder.recordings([sigma], self.recorder.default_layers)
+            step = next(iter(found.values()))  # "output", where the model has it
+            step = replace(step, scores=step.scores[:, :, step.frames // 2, None], frames=1)
             shown = self.with_step(step) if torch.isfinite(step.scores).all() else None
         return shown
 

@@ -145,6 +145,11 @@ class Recorder:
         """Rows and columns of tokens that cover the picture."""
         return tuple(math.ceil(side / self.about["patch"]) for side in self.about["image_size"])
 
+    @property
+    def default_layers(self) -> list[int]:
+        """Those that "auto" means."""
+        return self.about["defaults"].layers(self.about["depth"], self.about["singles"])
+
     def wants(self, sigma: float) -> bool:
         """Whether this noise level is to be recorded; only a run beyond `max_bytes` leaves steps out."""
         return round(self.progress(sigma) * (len(self.schedule) - 1)) % self.stride == 0
@@ -169,26 +174,26 @@ class Recorder:
                 self.notes.append(f"Recording all {steps} steps would take {size * steps / 1e9:.1f} GB; "
                                   f"one step in {self.stride} is recorded instead.")
 
-    def finish(self) -> dict[str, Recording]:
-        """The recordings of the run, one a space. Empty when no step was seen."""
-        return self.recordings(sorted(self.steps, key=self.progress))
+    def finish(self, layers: Sequence[int] | None = None) -> dict[str, Recording]:
+        """The recordings of the run, one a space. layers: of these alone, all if not given. Empty when no step was seen."""
+        return self.recordings(sorted(self.steps, key=self.progress), layers)
 
-    def recordings(self, sigmas: Sequence[float]) -> dict[str, Recording]:
+    def recordings(self, sigmas: Sequence[float], layers: Sequence[int] | None = None) -> dict[str, Recording]:
         """The same of some noise levels that have been seen, in the order of the run; waits until their scores have arrived."""
         if not sigmas:
             return {}
         if torch.cuda.is_initialized():
             for device in range(torch.cuda.device_count()):
                 torch.cuda.synchronize(device)  # the copies of `to_host` have arrived
-        recordings = {}
+        recordings, rows = {}, slice(None) if layers is None else list(layers)
         for space, first in self.steps[sigmas[0]][0].items():
-            layers, clips, words, _ = first.shape
-            scores = torch.empty(len(sigmas), layers, clips, self.about["frames"], words, *self.grid)
+            depth, clips, words, _ = first[rows].shape
+            scores = torch.empty(len(sigmas), depth, clips, self.about["frames"], words, *self.grid)
             for kept, sigma in zip(scores, sigmas):
-                mean = torch.stack([call[space] for call in self.steps[sigma]]).mean(dim=0)
+                mean = torch.stack([call[space][rows] for call in self.steps[sigma]]).mean(dim=0)
                 kept.copy_(mean.unflatten(-1, (self.about["frames"], *self.grid)).movedim(3, 2))
             recordings[space] = Recording(scores=scores.flatten(2, 3), sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
-                                          layers=tuple(range(layers)), space=space, **self.about)
+                                          layers=tuple(range(depth) if layers is None else layers), space=space, **self.about)
         return recordings
 
 

@@ -79,7 +79,7 @@ class Saliency:
     def pixels(self, maps: Tensor) -> Tensor:
         """Maps B x C x h x w on the token grid -> B x C x H x W on the picture's pixels, bilinear."""
         height, width = self.image_size
-        return interpolate(maps, size=self.extent, mode="bilinear", align_corners=False)[..., :height, :width].clamp(0, 1)
+        return interpolate(maps, size=self.extent, mode="bilinear", align_corners=False)[..., :height, :width].clamp_(0, 1)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file."""

@@ -115,7 +115,7 @@ class TinyFlux:
         def velocity(img: Tensor, grid: tuple[int, int], text: Tensor, t: Tensor) -> Tensor:
             nonlocal region, weights
             if weights is None and t[0] <= begin and recorder.steps:
-                region = rule.region(recorder.finish()["output"], (2 * grid[0], 2 * grid[1]))
+                region = rule.region(recorder.finish(recorder.default_layers)["output"], (2 * grid[0], 2 * grid[1]))
                 weights = region.weights
             wanted = self._watched(img, grid, text, t, vectors, recorder)
             if weights is None or t[0] > begin or not weights.any():

@@ -65,7 +65,8 @@ class RegionRun:
 
     def look(self, x: Tensor) -> None:
         """Find the region in the steps so far. Waits once for the device, for what the Capture has been copying from it anyway."""
-        recording = next(iter(self.region.capture.run.recorder.finish().values()), None)  # Wan has no output space
+        recorder = self.region.capture.run.recorder
+        recording = next(iter(recorder.finish(recorder.default_layers).values()), None)  # Wan has no output space
         if recording is None:
             return
         self.found, self.age = self.region.rule.region(recording, tuple(x.shape[-2:])), 0

@@ -7,6 +7,7 @@ import torch
 
 from concept_saliency.core.families import flux1
 from concept_saliency.core.recording import Recorder, Recording, joined, padded
+from concept_saliency.core.saliency import saliency
 
 
 @pytest.fixture
@@ -123,6 +124,16 @@ def test_what_comes_later_in_a_run_does_not_thin_it():
     one = recorder(0, max_bytes=31)
     one.add(1.0, {"output": torch.zeros(2, 1, 2, 2)})
     assert "all 1 steps" in one.notes[0] and one.progress(1.0) == 0
+
+
+def test_some_layers_alone_are_those_of_the_whole():
+    """And give the maps of the whole; of two calls at one noise level, too."""
+    run = Recorder(["a"], ["b"], "flux1", flux1.DEFAULTS, [1.0, 0.5, 0.0], 19, (16, 32))
+    for level in (1.0, 0.5, 0.5):
+        run.add(level, {"output": torch.rand(19, 1, 2, 2, generator=torch.Generator().manual_seed(len(run.steps)))})
+    [every], [some] = run.finish().values(), run.finish(run.default_layers).values()
+    assert run.default_layers == [15, 16, 17, 18] == list(some.layers) and some.depth == 19
+    assert torch.equal(some.scores, every.scores[:, 15:]) and torch.equal(saliency(some).maps, saliency(every).maps)
 
 
 def test_a_recorder_counts_tokens_that_reach_beyond_the_picture():
