@@ -114,7 +114,7 @@ def live(flux, rounds: int, tokens: int) -> Rows:
             ("live_preview alone, a step of 1024 x 1024, 11 concepts, 19 layers", 1000 * took_alone, "ms")]
 
 
-def regions(flux, rounds: int, tokens: int, steps: int = 4) -> Rows:
+def live_regions(flux, rounds: int, tokens: int, steps: int = 4) -> Rows:
     """Concept Region beside the same steps with one more prompt in a mask that ComfyUI is given."""
     captured = flux.captured(11)
     ways = {"captured": captured, "again": captured, "masked": captured.with_mask(tokens, steps),
@@ -246,7 +246,7 @@ def main() -> None:
         "image": lambda: image_mode(flux, rounds, 1024),
         "blocks": lambda: farther(flux, rounds, 1024),
         "live": lambda: live(flux, rounds, 1024),
-        "regions": lambda: regions(flux, few, min(1024, options.tokens)),
+        "regions": lambda: live_regions(flux, few, min(1024, options.tokens)),
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),

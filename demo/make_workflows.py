@@ -9,8 +9,24 @@ import json
 from pathlib import Path
 
 from . import workflow_notes as notes
+from .pipeline import LORA
 from .workflow_graph import Graph
-from .workflow_parts import FLUX_DEV, FLUX_FILL, SAM3, THE_DRAWING, Setting, begin, existing_picture, look, prompts, repainted
+from .workflow_parts import (
+    ANEW,
+    EARLY,
+    FLUX_DEV,
+    FLUX_FILL,
+    SAM3,
+    THE_DRAWING,
+    Setting,
+    begin,
+    drawn_with_regions,
+    existing_picture,
+    look,
+    prompts,
+    region,
+    repainted,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,10 +163,43 @@ def two(at: Setting) -> Graph:
     return g
 
 
+def live_regions(at: Setting) -> Graph:
+    g = Graph(at["live_regions"])
+    m = begin(g, at, notes.REGIONS)
+    words = at.pick(("knight", "wizard"), ("cat", "balloon"))
+    whole, negative, nodes = prompts(g, at, m.clip, "Prompt: who stands where", at.pick(
+        "a knight on the left and a wizard on the right, in a forest", "a cat and a balloon on snow"), guidance=None)
+    texts = at.pick(("an astronaut in a white spacesuit, in a forest", "a fisherman in a yellow raincoat, in a forest"),
+                    ("a robot on snow", "a balloon on snow"))
+    own = [g.add("CLIPTextEncode", f"Prompt in place of the {word}", clip=m.clip, text=text) for word, text in zip(words, texts)]
+    g.place("2  Prompts", nodes, own)
+    early, anew = at.pick(({}, {}), (EARLY, ANEW))
+    first = region(g, at, "First region", m.model, m, own[0], *words, **early)
+    second = region(g, at, "Second region", first["model"], m, own[1], *reversed(words), **early)
+    g.place("3  Each word's place its prompt", [first, second])
+    drawn_with_regions(g, at, m, [first, second], whole, negative, "live_regions", seed=at.pick(7, 2), **anew)  # the demo's seed is chosen
+    return g
+
+
+def lora(at: Setting) -> Graph:
+    g = Graph(at["lora_in_a_region"])
+    m = begin(g, at, notes.LORA)
+    text = at.pick("a dragon on the roof of a castle", "a dragon and a tree on snow")
+    whole, negative, nodes = prompts(g, at, m.clip, "Prompt", text, guidance=None)
+    inside = g.add("CLIPTextEncode", "Prompt with the LoRA, and its trigger words", clip=m.clip, text=text)
+    hook = g.add("CreateHookLora", at.pick("Create Hook LoRA: choose yours", None), lora_name=at.pick("your_lora.safetensors", LORA.name))
+    hooked = g.add("ConditioningSetProperties", cond_NEW=inside["CONDITIONING"], hooks=hook["HOOKS"])
+    g.place("2  Prompts, and a LoRA on one of them", nodes, [inside, hook, hooked])
+    node = region(g, at, "Region of the LoRA", m.model, m, hooked, "dragon", at.pick("castle, sky", "tree"))
+    g.place("3  Where the dragon takes shape", [node])
+    drawn_with_regions(g, at, m, [node], whole, negative, "lora_in_a_region", seed=at.pick(7, 1))  # the demo's seed is chosen
+    return g
+
+
 def workflows() -> dict[str, dict]:
     """Every workflow's file name and content."""
     graphs = [make(Setting(demo, FLUX_FILL if make is fill else FLUX_DEV))
-              for make in (see, repaint, background, fill, sam3, two) for demo in (False, True)]
+              for make in (see, repaint, background, fill, sam3, two, live_regions, lora) for demo in (False, True)]
     return {f"{g.name}.json": g.to_json() for g in graphs}
 
 

@@ -24,6 +24,7 @@ from .text import TextEncoder, Tokenizer, pad
 from .world import CONTRAST
 
 WEIGHTS = Path(__file__).parent / "weights"
+LORA = Path(__file__).parent / "loras" / "concept_saliency_demo_dark.safetensors"  # ComfyUI lists it among its own
 Progress = Callable[[Iterable], Iterable]
 STEPS, CFG = 24, 3.0
 REGION = RegionRule()

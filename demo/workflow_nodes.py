@@ -75,6 +75,8 @@ KINDS = {
     "ImageCompositeMasked": _kind("destination:IMAGE source:IMAGE mask", "IMAGE", x=0, y=0, resize_source=False),
     "ConditioningSetMask": _kind("conditioning mask", "CONDITIONING", strength=1.0, set_cond_area="default"),
     "ConditioningCombine": _kind("conditioning_1:CONDITIONING conditioning_2:CONDITIONING", "CONDITIONING"),
+    "CreateHookLora": _kind("", "HOOKS", 20, lora_name="", strength_model=1.0, strength_clip=1.0),
+    "ConditioningSetProperties": _kind("cond_NEW:CONDITIONING hooks", "CONDITIONING", strength=1.0, set_cond_area="default"),
     "PreviewImage": _kind("images:IMAGE", "", _PICTURE),
     "SaveImage": _kind("images:IMAGE", "", _PICTURE, filename_prefix="ComfyUI"),
     "MaskPreview": _kind("mask", "", _PICTURE),

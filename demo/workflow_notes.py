@@ -57,15 +57,42 @@ prompt for the whole picture.
 
 Type the two things in **Concept Attention** and in the two masks, and the three prompts."""
 
+REGIONS = """## Two characters, two prompts, one run
+
+1. The prompt decides where things come to stand. Up to *start_percent* nothing else has a part in it.
+2. There each **Concept Region** sees where its word takes shape, and from then on its own prompt draws that place.
+3. **Concept Saliency** shows where each word was seen by then, over the picture as it would have been.
+
+The new thing looks too much like the old one? Lower *start_percent*. Its place is wrong? Raise it, or name more of what is there in \
+*contrast*."""
+
+REGIONS_DEMO = """The demo model decides very early what it draws. The sampler *euler_ancestral*, which adds new noise in every step, lets \
+it change its mind; its drawings are coarse all the same."""
+
+LORA = """## A LoRA that only touches the dragon
+
+**Cond Set Props** puts the LoRA of **Create Hook LoRA** on a prompt, and **Concept Region** gives that prompt the place where the dragon \
+takes shape, in this very run. Everything else is drawn without the LoRA.
+
+Keyframes for the hook, or a ControlNet on that prompt, act there only, too."""
+
+LORA_YOURS = """Choose a LoRA for FLUX.1-dev of your own in **Create Hook LoRA**, and write its trigger words into the prompt beside it."""
+
+LORA_DEMO = """The demo's LoRA darkens what it touches, coarsely. It came with this pack and stands among your own LoRAs; it is of no use \
+to other models."""
+
+DRAWN = (SEE, TWO, REGIONS, LORA)  # the picture is drawn here, and no other is needed
+ADDED = {FILL: (FILL_DEMO, None), SAM3: (SAM3_DEMO, None), REGIONS: (REGIONS_DEMO, None), LORA: (LORA_DEMO, LORA_YOURS)}  # demo, Flux
+
 
 def page(text: str, demo: bool, files: list[dict]) -> str:
     """A workflow's note: what it does, how to tune it, and either what the demo knows or which files go where."""
-    parts = [text]
+    added = ADDED.get(text, (None, None))[0 if demo else 1]
+    parts = [text, *([added] if added else []), LIVE]
     if demo:
-        parts += [{FILL: FILL_DEMO, SAM3: SAM3_DEMO}[text]] if text in (FILL, SAM3) else []
-        parts += [LIVE, KNOWS] + ([DEMO_PICTURE] if text not in (SEE, TWO) else [])
+        parts += [KNOWS] + ([] if text in DRAWN else [DEMO_PICTURE])
     else:
-        parts += [LIVE] + ([DRAWING] if text not in (SEE, TWO) else []) + [links(files), tree(files)]
+        parts += ([] if text in DRAWN else [DRAWING]) + [links(files), tree(files)]
     return "\n\n".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.concepts import DEFAULT_CONTRAST
 from . import workflow_notes as notes
 from .workflow_graph import Graph, Node, Output
 from .world import CONTRAST
@@ -23,6 +24,9 @@ T5 = _file("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders/resolve/
 VAE = _file("ae.safetensors", "Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae", "vae")
 SAM3 = _file("sam3.1_multiplex_fp16.safetensors", "Comfy-Org/sam3.1/resolve/main/checkpoints", "checkpoints")
 
+# the tiny model decides early what it draws: regions have to begin early, and new noise in every step lets it decide again
+EARLY = {"start_percent": 0.12, "min_presence": 0.1}
+ANEW = {"sampler_name": "euler_ancestral", "steps": 24}
 DRAWING = "example.png"  # lies in the input folder of every ComfyUI
 THE_DRAWING = "a child's drawing of a girl with yellow hair in a pink dress on a green hill under a blue sky with clouds"
 
@@ -122,6 +126,31 @@ def look(g: Graph, at: Setting, m: Models, picture: Picture, flux_concepts: str,
     maps = g.add("ConceptSaliency", recordings=seen["recordings"], image=picture.image)
     g.place("3  Where Flux sees each word", [seen, maps])
     return maps["saliency"]
+
+
+def region(g: Graph, at: Setting, title: str, model: Output, m: Models, conditioning: Node, word: str, rivals: str,
+           **settings) -> Node:
+    """A Concept Region for one word."""
+    return g.add("ConceptRegion", title, model=model, clip=m.clip, conditioning=conditioning["CONDITIONING"],
+                 concepts=word, contrast=f"{rivals}, {at.pick(DEFAULT_CONTRAST, CONTRAST)}", grow=at.pick(16, 4), feather=at.pick(32, 8),
+                 **settings)
+
+
+def drawn_with_regions(g: Graph, at: Setting, m: Models, regions: list[Node], positive: Output, negative: Output, prefix: str,
+                       **sampling) -> None:
+    """The last groups: sampled with regions and, from the same seed, without; where their words were seen."""
+    latent = g.add("EmptySD3LatentImage", **at.size)
+    sampled = [g.add("KSampler", title, model=model, positive=positive, negative=negative, latent_image=latent["LATENT"],
+                     **at.sampling, **sampling)
+               for title, model in (("With regions", regions[-1]["model"]), ("Without", m.model))]
+    pictures = [g.add("VAEDecode", samples=one["LATENT"], vae=m.vae) for one in sampled]
+    g.place("4  The same run with and without", [latent, *sampled], pictures)
+    maps = [g.add("ConceptSaliency", node.title, recordings=node["recordings"], samples=sampled[0]["LATENT"], image=pictures[1]["IMAGE"],
+                  end_percent=round(node.widgets["start_percent"] - 0.01, 2), tall=640) for node in regions]
+    g.place("5  Where each word was seen when its region began", maps)
+    shown = g.add("PreviewImage", "Without", images=pictures[1]["IMAGE"], tall=420)
+    saved = g.add("SaveImage", "With regions", images=pictures[0]["IMAGE"], filename_prefix=f"concept_saliency/{prefix}", tall=420)
+    g.place("6  Without and with", [shown, saved])
 
 
 def repainted(g: Graph, picture: Picture, before: list[Node], sampling: list[Node], vae: Output, mask: Output, prefix: str) -> None:

@@ -7,14 +7,17 @@ import comfy.sd
 import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
+import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..demo.flux import FluxConfig
-from ..demo.pipeline import WEIGHTS, load_defaults
+from ..demo.pipeline import LORA, WEIGHTS, load_defaults
 from ..demo.text import LENGTH, PAD, TextEncoder, Tokenizer
 from . import host
 from .types import CATEGORY
+
+folder_paths.add_model_folder_path("loras", str(LORA.parent))  # for the template lora_in_a_region (demo)
 
 
 class ConceptSaliencyDemoModel(io.ComfyNode):

@@ -25,7 +25,7 @@ def raw(server, path: str) -> bytes:
 def test_every_template_and_its_picture_is_served_as_it_is(server):
     listed = server.get("/workflow_templates")[FOLDER]
     files = sorted((REPOSITORY / "workflows").iterdir())
-    assert sorted(listed) == sorted(path.stem for path in files if path.suffix == ".json") and len(listed) == 12
+    assert sorted(listed) == sorted(path.stem for path in files if path.suffix == ".json") and len(listed) == 16
     for name in listed:
         for suffix in (".json", ".jpg"):
             served = raw(server, f"/api/workflow_templates/{FOLDER}/{name}{suffix}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from concept_saliency.core.concepts import DEFAULT_CONTRAST
+from concept_saliency.demo.pipeline import LORA
+from concept_saliency.demo.workflow_parts import ANEW, EARLY
 from concept_saliency.demo.world import CONTRAST, make_scene
 from conftest import REPOSITORY
 from live_server import to_api
@@ -28,16 +30,20 @@ SHOWN = {  # what each card shows: titles of nodes, and which of their pictures
     "change_background": [("Before", 0), ("After", 0)],
     "flux_fill_inpainting": [(MASK, 0), ("After", 0)],
     "sam3_prompts": [(HEAT, 0), (BOXES, 0)],
+    "live_regions": [("Without", 0), ("With regions", 0), ("First region", 0), ("Second region", 0)],
+    "lora_in_a_region": [("Without", 0), ("With regions", 0)],
     "two_concepts_two_prompts": [("Before", 0), ("From three prompts", 0), ("First thing", 0), ("Second thing", 0)],
 }
 
 
 @dataclass
 class Tiny:
-    """What takes the place of a workflow's own words on the tiny Flux, and of its picture: the scene of a seed."""
+    """What takes the place of a workflow's own words on the tiny Flux, and of its picture: the scene of a seed. early: see
+    demo.workflow_parts."""
 
     scene: int | None
     words: dict[str, str]
+    early: bool = False
 
 
 ON_THE_TINY_FLUX = {
@@ -58,6 +64,11 @@ ON_THE_TINY_FLUX = {
     "two_concepts_two_prompts": Tiny(None, {
         "cat, dog": "fish, car", "cat": "fish", "dog": "car", "a cat and a dog on a sofa": "a fish and a car on snow",
         "a white persian cat": "a mushroom", "a black labrador": "a boat"}),
+    "live_regions": Tiny(None, {
+        "knight": "cat", "wizard": "balloon", "a knight": "a cat and a balloon on snow", "an astronaut": "a robot on snow",
+        "a fisherman": "a balloon on snow"}, early=True),
+    "lora_in_a_region": Tiny(None, {
+        "castle, sky": "tree", "dragon": "dragon", "a dragon on the roof of a castle": "a dragon and a tree on snow"}),
 }
 
 
@@ -75,12 +86,19 @@ def on_the_tiny_flux(prompt: dict, tiny: Tiny) -> dict:
             if inputs[name]:
                 inputs[name] = in_the_tiny_world(inputs[name], tiny.words)
         if "contrast" in inputs:
-            assert inputs["contrast"] == DEFAULT_CONTRAST
-            inputs["contrast"] = CONTRAST
+            assert inputs["contrast"].endswith(DEFAULT_CONTRAST)
+            rivals = inputs["contrast"].removesuffix(DEFAULT_CONTRAST).removesuffix(", ")
+            inputs["contrast"] = f"{tiny.words[rivals]}, {CONTRAST}" if rivals else CONTRAST
         inputs.update(dict.fromkeys({"width", "height"} & inputs.keys(), 256))
         inputs.update({name: inputs[name] // 4 for name in {"grow", "feather"} & inputs.keys()})
         if node["class_type"] == "KSampler":
-            inputs.update(cfg=3.0)
+            inputs.update(cfg=3.0, **(ANEW if tiny.early else {}))
+        if tiny.early and node["class_type"] == "ConceptRegion":
+            inputs.update(EARLY)
+        if tiny.early and node["class_type"] == "ConceptSaliency":
+            inputs["end_percent"] = round(EARLY["start_percent"] - 0.01, 2)
+        if node["class_type"] == "CreateHookLora":
+            inputs["lora_name"] = LORA.name
         if node["class_type"] == "ConceptAttentionImage":
             inputs["noise_level"] = 0.3  # where the tiny Flux sees best
     return prompt
@@ -115,6 +133,12 @@ def test_workflow(server, path):
     masks = [n for n, node in prompt.items() if node["class_type"] == "ConceptSaliencyToMask"]
     for number in masks:
         prompt[f"mask {number}"] = {"class_type": "MaskPreview", "inputs": {"mask": [number, 0]}}
+    places = [n for n, node in prompt.items() if node["class_type"] == "ConceptSaliency"] if "Without" in titles_of(workflow) else []
+    for number in places:
+        prompt[f"place {number}"] = {"class_type": "ConceptSaliencyToMask", "inputs": {
+            "saliency": [number, 0], "concept": "", "method": "auto", "threshold": 0.5, "grow": 4, "feather": 0, "fill_holes": False,
+            "min_area": 0, "invert": False, "refine": False}}
+        prompt[f"mask {number}"] = {"class_type": "MaskPreview", "inputs": {"mask": [f"place {number}", 0]}}
     entry = server.run(prompt)
     assert entry["status"]["status_str"] == "success", server.messages(entry, "execution_error") or entry["status"]
     outputs = entry["outputs"]
@@ -124,6 +148,9 @@ def test_workflow(server, path):
     if "After" in shown:
         mask = np.asarray(picture(server, outputs[f"mask {masks[0]}"]["images"][0]))[..., 0]
         check_only_the_mask_changed(path.stem, shown["Before"][0], shown["After"][0], mask, scene)
+    if places:
+        mask = np.max([np.asarray(picture(server, outputs[f"mask {n}"]["images"][0]))[..., 0] for n in places], axis=0)
+        check_the_regions_changed(path.stem, shown["Without"][0], shown["With regions"][0], mask)
     if points:
         assert points["Points inside"]
         if scene is not None:
@@ -132,10 +159,14 @@ def test_workflow(server, path):
         if BOXES in shown:
             shown[BOXES] = [with_points(shown[BOXES][0], points["Points inside"], points["Points outside"])]
         chosen = [shown[title][number] for title, number in SHOWN[path.stem.removesuffix(" (demo)")]]
-        middle = middle_of(mask) if "After" in shown else 0.5
+        middle = middle_of(mask) if "After" in shown or places else 0.5
         if points:
             middle = np.mean([p["x"] for p in points["Points inside"]]) / shown[BOXES][0].width
         thumbnail(chosen, middle).save(path.with_suffix(".jpg"), quality=88)
+
+
+def titles_of(workflow: dict) -> set[str]:
+    return {node.get("title") for node in workflow["nodes"]}
 
 
 def middle_of(mask: np.ndarray) -> float:
@@ -151,3 +182,11 @@ def check_only_the_mask_changed(name: str, before: Image.Image, after: Image.Ima
     share = "" if scene is None else "; ".join(f"{(mask[m] > 127).mean():.0%} of the {word}" for word, m in scene.masks.items())
     print(f"{name}: outside the mask the largest change is {outside}/255, inside the mean change is {inside:.1f}/255; {share}")
     assert outside == 0 and inside > 5 and 0.01 < (mask > 127).mean() < 0.97
+
+
+def check_the_regions_changed(name: str, without: Image.Image, with_regions: Image.Image, mask: np.ndarray) -> None:
+    """Where the words were seen much has changed, elsewhere little: the model sees the whole picture."""
+    change = np.abs(np.asarray(with_regions, dtype=np.int16) - np.asarray(without, dtype=np.int16)).max(axis=-1)
+    inside, outside = change[mask > 127].mean(), change[mask <= 127].mean()
+    print(f"{name}: regions are {(mask > 127).mean():.0%} of the picture; mean change inside {inside:.1f}/255, outside {outside:.1f}/255")
+    assert 0.01 < (mask > 127).mean() < 0.7 and inside > 20 and inside > 2 * outside
