@@ -15,7 +15,7 @@ def model_inputs() -> list[io.Input]:
 
 
 def concept_inputs() -> list[io.Input]:
-    return [io.String.Input("concepts", multiline=True, default="", placeholder="concepts, for example: dragon, sky, the red car",
+    return [io.String.Input("concepts", multiline=True, default="", placeholder="concepts, for example: dragon, sky, red car",
                             tooltip="What to look for, separated by commas or lines. Synonyms in one concept: dog|puppy"),
             io.String.Input("contrast", default=DEFAULT_CONTRAST,  # one line: a filled box of several would hide its own name
                             tooltip="Rivals that take the patches none of your concepts wants. They are not shown. Better than the "
