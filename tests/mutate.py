@@ -52,7 +52,7 @@ TESTS = {  # what to run when a module is changed; of the masks not those of lar
     "metrics": ["tests/test_metrics.py", "tests/test_metrics_protocols.py", "tests/test_golden.py", "tests/test_evaluate_options.py"],
     "paper_metrics": ["tests/test_metrics_protocols.py"],
     "pictures": ["tests/test_pictures.py"],
-    "recording": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_recording.py", "tests/test_files.py"],
+    "recording": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_recording.py", "tests/test_files.py", "tests/test_frames.py"],
     "regions": ["tests/test_regions.py"],
     "render": ["tests/test_captions.py", "tests/test_render.py"],
     "saliency": ["tests/test_maps.py", "tests/test_saliency.py", "tests/test_files.py", "tests/test_frames.py"],

@@ -60,6 +60,12 @@ def test_what_is_at_the_limit_is_let_in(whole, fitting):
     assert replace(whole, **fitting).scores is whole.scores
 
 
+def test_a_latent_frame_stands_for_one_of_the_video_s_unless_said(whole):
+    clip = Recording(("cat",), (), whole.scores.repeat(1, 1, 2, 1, 1, 1), (1.0, 0.5), (0.0, 0.5), (0, 2, 5), 6, "output", "flux1",
+                     flux1.DEFAULTS, (32, 64), frames=2)
+    assert saliency(clip, "all").frames == len(saliency(clip, "all").maps) == 2
+
+
 def test_a_recording_cannot_be_changed_for_all_nodes_that_were_given_it(whole):
     with pytest.raises(FrozenInstanceError):
         whole.space = "cross-attention"
