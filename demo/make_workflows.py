@@ -186,7 +186,7 @@ def lora(at: Setting) -> Graph:
     m = begin(g, at, notes.LORA)
     text = at.pick("a dragon on the roof of a castle", "a dragon and a tree on snow")
     whole, negative, nodes = prompts(g, at, m.clip, "Prompt", text, guidance=None)
-    inside = g.add("CLIPTextEncode", "Prompt with the LoRA, and its trigger words", clip=m.clip, text=text)
+    inside = g.add("CLIPTextEncode", "Prompt in the LoRA's words", clip=m.clip, text=text)
     hook = g.add("CreateHookLora", at.pick("Create Hook LoRA: choose yours", None), lora_name=at.pick("your_lora.safetensors", LORA.name))
     hooked = g.add("ConditioningSetProperties", cond_NEW=inside["CONDITIONING"], hooks=hook["HOOKS"])
     g.place("2  Prompts, and a LoRA on one of them", nodes, [inside, hook, hooked])

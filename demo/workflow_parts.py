@@ -147,7 +147,7 @@ def drawn_with_regions(g: Graph, at: Setting, m: Models, regions: list[Node], po
     g.place("4  The same run with and without", [latent, *sampled], pictures)
     maps = [g.add("ConceptSaliency", node.title, recordings=node["recordings"], samples=sampled[0]["LATENT"], image=pictures[1]["IMAGE"],
                   end_percent=round(node.widgets["start_percent"] - 0.01, 2), tall=640) for node in regions]
-    g.place("5  Where each word was seen when its region began", maps)
+    g.place("5  Where the words were seen then", maps)
     shown = g.add("PreviewImage", "Without", images=pictures[1]["IMAGE"], tall=420)
     saved = g.add("SaveImage", "With regions", images=pictures[0]["IMAGE"], filename_prefix=f"concept_saliency/{prefix}", tall=420)
     g.place("6  Without and with", [shown, saved])
