@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,36 +23,15 @@ import flux as model_of  # noqa: E402  (makes the pack importable)
 import memory  # noqa: E402
 import torch  # noqa: E402
 import where  # noqa: E402
-from concept_saliency.core import masks, regions  # noqa: E402
-from concept_saliency.core.families import BLOCKS, flux1  # noqa: E402
-from concept_saliency.core.recording import Recording  # noqa: E402
-from concept_saliency.core.saliency import saliency  # noqa: E402
+from afterwards import afterwards  # noqa: E402
+from concept_saliency.core import masks  # noqa: E402
+from concept_saliency.core.families import BLOCKS  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
+from turns import InTurns, Rows  # noqa: E402
 
 MODULES = {"comfyui": "comfyui", "diffusers": "in_diffusers", "plain": "plain"}
-Rows = list[tuple[str, float, str]]  # what, figure, unit or budget
 PEAKS = {"plain": None, "captured": "auto", "captured through the first single-stream block": "double and first single",
          "captured through all blocks": "all"}  # how far concepts go
-
-
-class InTurns:
-    """Runs that take turns, after one of each to warm up; every other turn in the opposite order."""
-
-    def __init__(self, rounds: int, **runs):
-        self.times = {name: [] for name in runs}
-        for turn in range(rounds + 1):
-            for name in list(runs)[::-1 if turn % 2 else 1]:
-                start = time.perf_counter()
-                runs[name]()
-                if turn:
-                    self.times[name].append(time.perf_counter() - start)
-
-    def seconds(self, name: str) -> float:
-        return statistics.median(self.times[name])
-
-    def ratio(self, name: str, to: str = "plain") -> float:
-        """The median of what one took to what the other took in the same turn."""
-        return statistics.median(a / b for a, b in zip(self.times[name], self.times[to]))
 
 
 def sampling(flux, rounds: int, tokens: int, concepts=(11,)) -> Rows:
@@ -162,37 +140,6 @@ def own_part(flux, rounds: int) -> Rows:
         slope = torch.linalg.lstsq(torch.stack((x.log(), torch.ones_like(x)), 1)[-2:], y.log()[-2:, None]).solution[0, 0]
         rows.append((f"exponent between the two largest numbers of {what}", float(slope), "1 is linear"))
     return rows
-
-
-def afterwards(rounds: int) -> Rows:
-    """Saliency, masks and instances from a recording of 28 steps, 19 layers, 11 concepts."""
-    rows = []
-    for size in (512, 1024, 2048):
-        grid = size // 16
-        scores = torch.randn(28, 19, 1, 11, grid, grid)
-        levels = torch.linspace(1, 0, 29).tolist()
-        made = Recording(tuple(f"c{i}" for i in range(5)), model_of.CONTRAST, scores, tuple(levels[:-1]), tuple(1 - x for x in levels[:-1]),
-                         tuple(range(19)), 19, "output", "flux1", flux1.DEFAULTS, (size, size))
-        maps, picture, pairs = saliency(made), torch.rand(1, size, size, 3), touching(size)
-        runs = {"saliency from a recording": lambda: saliency(made), "mask": lambda: masks.mask(maps, "c0", "argmax"),
-                "mask, refined": lambda: masks.mask(maps, "c0", "argmax", image=picture),
-                "mask, auto, refined": lambda: masks.mask(maps, "c0", image=picture),
-                "of which contrast words are weighed": lambda: masks.against_prevailing(maps),
-                "instances of a mask of eight things": lambda: regions.instances(pairs)}
-        took = InTurns(rounds, **runs)
-        rows += [(f"{name}, {size} x {size}", took.seconds(name), "s" + (", budget 0.2" if size == 1024 else "")) for name in runs]
-        if size == 1024:
-            rows += [(f"extra process memory at peak, {name}, {size} x {size}", memory.peak(run, beyond=True), "MB")
-                     for name, run in runs.items()]
-        rows.append((f"recording, {size} x {size}, 11 concepts", scores.numel() * 4 / 1e6, "MB" + (", budget 100" if size == 1024 else "")))
-    return rows
-
-
-def touching(size: int) -> torch.Tensor:
-    """A mask size x size of four pairs of discs that touch."""
-    y, x = torch.meshgrid(*[torch.arange(size) / size] * 2, indexing="ij")
-    discs = [(y - down) ** 2 + (x - right) ** 2 < 0.11**2 for down in (0.25, 0.75) for right in (0.14, 0.35, 0.64, 0.85)]
-    return torch.stack(discs).any(dim=0).float()
 
 
 def peak(on: str, depth: int, tokens: int) -> Rows:
