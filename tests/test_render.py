@@ -190,4 +190,4 @@ def test_of_a_clip_at_most_eight_frames_are_previewed_from_the_first_to_the_last
     assert render.previewed(clips(15)) == [*range(0, 15, 2), *range(15, 30, 2)]
     assert render.previewed(clips(3)) == [0, 1, 2, 3, 4, 5] and render.previewed(clips(1)) == [0, 1]
     assert [render.caption(clips(3), picture, 0) for picture in (0, 2, 3)] == [f"cat  0.50  frame {n}" for n in (1, 3, 1)]
-    assert render.caption(clips(1), 1, 0) == "cat  0.50"
+    assert render.caption(clips(2), 1, 0) == "cat  0.50  frame 2" and render.caption(clips(1), 1, 0) == "cat  0.50"
