@@ -84,7 +84,8 @@ def estimate(scenes: Sequence[Figures], metric: str, reference: Sequence[Figures
             return auroc(scenes[i] for i in pick) - (auroc(reference[i] for i in pick) if reference else 0.0)
 
         drawn = [of(pick) for pick in np.random.default_rng(0).integers(len(scenes), size=(1000, len(scenes)))]
-        return (of(range(len(scenes))), *map(float, np.quantile(drawn, (0.025, 0.975))))
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        return of(range(len(scenes))), float(low), float(high)
     found = [(scene[metric], before[metric]) for scene, before in zip(scenes, reference or scenes) if metric in scene]  # not in all
     return bootstrapped([[a - b for a, b in zip(*pair)] if reference else pair[0] for pair in found])
 
