@@ -179,7 +179,7 @@ def evaluate(tmp_path, *arguments: str) -> tuple[int, dict]:
 def few_levels(monkeypatch):
     from concept_saliency.cli import evaluate
 
-    monkeypatch.setattr(evaluate, "NOISE_LEVELS", (0.6,))
+    monkeypatch.setattr(evaluate, "NOISE_LEVELS", (0.3,))
 
 
 def test_evaluate_imagenet_beside_the_paper_s_figures(mat, tmp_path, capsys, few_levels):
@@ -188,7 +188,7 @@ def test_evaluate_imagenet_beside_the_paper_s_figures(mat, tmp_path, capsys, few
                              "--scenes", "1", "--page", str(tmp_path / "page.png"))
     printed = capsys.readouterr().out
     assert code == 0 and "ImageNet-Segmentation, protocol 'ours': 1 pictures" in printed and "0.8307 | 0.7104 | 0.9045" in printed
-    assert "0.6 output auto 0.0" in figures and "0.6 output auto 0.0 without-self-attention" in figures
+    assert "0.3 output auto 0.0" in figures and "0.3 output auto 0.0 without-self-attention" in figures
     with Image.open(tmp_path / "page.png") as page:
         assert page.width > 4 * 256
 
@@ -196,7 +196,7 @@ def test_evaluate_imagenet_beside_the_paper_s_figures(mat, tmp_path, capsys, few
 def test_evaluate_voc_classes_together(voc, tmp_path, capsys, few_levels):
     code, figures = evaluate(tmp_path, "--data", "voc-multi", "--path", str(voc), "--scenes", "1",
                              "--contrast", "sky, grass, sand, water")
-    assert code == 0 and figures["0.6 output auto 0.0"]["mean_average_precision"] is None, "no mAP there"
+    assert code == 0 and figures["0.3 output auto 0.0"]["mean_average_precision"] is None, "no mAP there"
     assert "| - |" in capsys.readouterr().out
 
 
@@ -237,9 +237,9 @@ def test_an_evaluation_goes_on_from_its_figures_and_takes_stored_settings(folder
     assert main(["evaluate", *arguments, "--samples", "2"]) == 2
     assert "the figures of another evaluation (samples)" in capsys.readouterr().err
     (tmp_path / "mine.json").write_text(json.dumps({"best": {space: {
-        "noise_level": 0.6, "space": space, "layers": "1", "temperature": 3.0} for space in ("output", "cross-attention")}}))
+        "noise_level": 0.3, "space": space, "layers": "1", "temperature": 3.0} for space in ("output", "cross-attention")}}))
     code, stored = evaluate(tmp_path, "--data", "folder", "--path", str(folder), "--settings", str(tmp_path / "mine.json"))
-    assert code == 0 and "0.6 output 1 3.0" in stored
+    assert code == 0 and "0.3 output 1 3.0" in stored
     assert main(["evaluate", "--settings", str(folder / "images" / "a.png")]) == 2
     assert "which --json of this command did not write" in capsys.readouterr().err
 
