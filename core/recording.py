@@ -188,10 +188,10 @@ class Recorder:
         recordings, rows = {}, slice(None) if layers is None else list(layers)
         for space, first in self.steps[sigmas[0]][0].items():
             depth, clips, words, _ = first[rows].shape
-            scores = torch.empty(len(sigmas), depth, clips, self.about["frames"], words, *self.grid)
-            for kept, sigma in zip(scores, sigmas):
-                mean = torch.stack([call[space][rows] for call in self.steps[sigma]]).mean(dim=0)
-                kept.copy_(mean.unflatten(-1, (self.about["frames"], *self.grid)).movedim(3, 2))
+            scores = torch.zeros(len(sigmas), depth, clips, self.about["frames"], words, *self.grid)
+            for mean, calls in zip(scores, (self.steps[sigma] for sigma in sigmas)):
+                for call in calls:
+                    mean.add_(call[space][rows].unflatten(-1, (self.about["frames"], *self.grid)).movedim(3, 2), alpha=1 / len(calls))
             recordings[space] = Recording(scores=scores.flatten(2, 3), sigmas=tuple(sigmas), progress=tuple(map(self.progress, sigmas)),
                                           layers=tuple(range(depth) if layers is None else layers), space=space, **self.about)
         return recordings

@@ -14,6 +14,7 @@ import concept_saliency
 from concept_saliency.cli import shell
 from concept_saliency.core.recording import Recording
 from concept_saliency.headless.image import record_image
+from concept_saliency.headless.inputs import phrase_encoder
 
 capture = concept_saliency.capture
 CONCEPTS = "cat, red dog|moon"
@@ -160,6 +161,18 @@ def check_picture(pipe, draw, how: dict, layers: int, **told) -> None:
     assert torch.equal(plain, watched) and (hooks(pipe.transformer), hooks(pipe.text_encoder)) == before
     assert len(recordings) == 1 and recordings.latest.scores.shape == (3, layers, len(plain), 3, 4, 6)
     assert recordings.latest.image_size == (64, 96) and recordings.latest.saliency().maps.shape == (len(plain), 2, 4, 6)
+
+
+@torch.no_grad()
+def check_own_tokens(pipe) -> None:
+    """A phrase's own tokens are found in the template: those in which prompts of other words differ."""
+    encode = phrase_encoder(pipe)
+    whole = {phrase: pipe.encode_prompt(phrase)[0][0].flatten(1) for phrase in ("cat", "dog")}
+    before = next(i for i, (a, b) in enumerate(zip(*whole.values())) if not torch.equal(a, b))
+    for phrase, vectors in whole.items():
+        assert torch.equal(encode(phrase), vectors[before:before + 1].float())
+        assert encode(f"red {phrase}").shape == (2, vectors.shape[1])
+    assert not torch.allclose(encode("cat"), encode("dog"), rtol=1e-2)
 
 
 @torch.no_grad()
