@@ -63,20 +63,25 @@ class Lines:
     """What a run has found so far, one line of JSON each, in a file where one is given; another run goes on from it.
 
     asked: what it depends on; the file's first line. option: which one named the file, for messages. Raises ValueError for a damaged
-    file and for one of something else.
+    file, for one of something else, and where nothing can be written.
     """
 
     def __init__(self, file: Path | None, asked: dict, option: str):
         self.file, found = file, []
         if file is not None:
+            if not file.parent.is_dir():
+                raise ValueError(f"{option} is '{file}', and there is no folder '{file.parent}'. Make it, or give another.")
             try:
                 found = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]] if file.exists() else []
+                if not found or found[0] == asked:
+                    replace_text(file, "".join(json.dumps(line) + "\n" for line in (found or [asked])))  # less a line that was not finished
+            except OSError as error:
+                raise ValueError(f"{option} is '{file}', which cannot be read and written: {error.strerror}. Give another.") from error
             except ValueError as error:
                 raise ValueError(f"{option} is '{file}', which is damaged or no file of figures: {error}. Give another.") from error
             if found and found[0] != asked:
                 differing = ", ".join(key for key in asked if not isinstance(found[0], dict) or found[0].get(key) != asked[key])
                 raise ValueError(f"{option} is '{file}', which holds the figures of another evaluation ({differing}). Give another.")
-            replace_text(file, "".join(json.dumps(line) + "\n" for line in (found or [asked])))  # less a line that was not finished
         self.lines = found[1:]
 
     def add(self, line: dict) -> None:

@@ -141,3 +141,19 @@ def test_results_among_the_pictures_are_no_pictures(run):
     assert done.exit_code == 0 and "'photos/earlier' holds results of another run and is left out" in done.stderr
     assert "2 pictures done" in done.stderr and not Path("photos/now/earlier").exists()
     assert "2 pictures done" in run("batch", "photos", "--concepts", "cat", "--out", "photos/now").stderr
+
+
+def test_a_file_of_figures_goes_on_or_says_why_it_cannot(tmp_path):
+    file = tmp_path / "figures.jsonl"
+    place.Lines(file, {"steps": 4}, "--out").add({"number": 0})
+    with file.open("a") as opened:
+        opened.write('{"number": 1')  # killed within the line
+    assert place.Lines(file, {"steps": 4}, "--out").lines == [{"number": 0}]
+    assert place.Lines(None, {"steps": 4}, "--out").lines == []
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\n")
+    before = file.read_bytes()
+    for given, asked, message in ((file, {"steps": 5}, r"another evaluation \(steps\)"), (tmp_path / "picture.jpg", {}, "is damaged"),
+                                  (tmp_path / "none" / "x", {}, "there is no folder"), (tmp_path, {}, "cannot be read and written")):
+        with pytest.raises(ValueError, match=message):
+            place.Lines(given, asked, "--out")
+    assert file.read_bytes() == before and not (tmp_path / "none").exists()
