@@ -1,15 +1,13 @@
 """Looking on while ComfyUI samples: everything of this pack that is put on a model, and taken off again.
 
 A sampling run passes through three wrappers: OUTER_SAMPLE begins and ends a recording, APPLY_MODEL decides
-which rows of a call are looked at, DIFFUSION_MODEL puts a watch on every block that the model's family names. The last one
-may be compiled together with the model, so it decides nothing.
-Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py; the families' own: core/families.
+which rows of a call are looked at, DIFFUSION_MODEL puts a watch on every block that the model's family names (watch.py). The last
+one may be compiled together with the model, so it decides nothing.
+Source: comfy/samplers.py (calc_cond_batch), comfy/patcher_extension.py.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import threading
 
@@ -25,9 +23,9 @@ from . import compiled
 from .active_run import ActiveRun, Call
 from .live_preview import LivePreview
 from .runs import ConceptRuns, Fingerprint
+from .watch import NEXT, Place, Watch, by_head, plain
 
 KEY = "concept_saliency"
-NEXT = -1  # the number of a block that nothing tells
 
 
 class EarlyExit(Exception):
@@ -49,7 +47,7 @@ class Capture:
         self.keys_only = getattr(family, "KEYS_ONLY", False)
         self.image_size, self.preview = image_size, preview
         self.run: ActiveRun | None = None
-        self.order: tuple[str, ...] = ()  # of what the transformer is called with
+        self.watch = Watch(family, self.attention, self.singles, turn=2)
         self.local = threading.local()  # its `call`: devices that share a run have a thread each
         self.name, self.ledger = compiled.register(self)
 
@@ -68,11 +66,8 @@ class Capture:
     def outer_sample(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
         """OUTER_SAMPLE wrapper: one recording per sampling run, begun and ended here whatever happens in between."""
         guider = executor.class_obj
-        compiled.check(guider.model_options, getattr(self.family, "BARE", False))
-        transformer = compiled.original(guider.model_patcher.get_model_object("diffusion_model"))
-        called = getattr(type(transformer), "_forward", type(transformer).forward)  # what the wrappers stand around
+        transformer = self.watch.prepare(guider)
         depth = len(self.family.blocks(transformer, self.singles))
-        self.order = tuple(inspect.signature(called).parameters)[1:]
         latent_pixels = self.family.PIXELS // self.family.PATCH
         recorder = Recorder(self.inputs.concepts, self.inputs.contrast, self.family.NAME, self.defaults, sigmas.tolist(), depth,
                             self.image_size or tuple(side * latent_pixels for side in noise.shape[-2:]), self.family.PIXELS,
@@ -93,13 +88,12 @@ class Capture:
         options = transformer_options or {}
         kwargs |= compiled.mark(self.name, options)
         call = self.run.call(x, options, self.window) if self.run is not None else None
-        bare = getattr(self.family, "BARE", False)
-        if bare and call is not None:
-            options = self.watching(executor.class_obj.diffusion_model, options, x)
+        if self.watch.bare and call is not None:
+            options = self.watch.options(executor.class_obj.diffusion_model, options, x)
         args = (x, t, c_concat, c_crossattn, control, options)
         if call is None:
             return executor(*args, **kwargs)
-        if bare:
+        if self.watch.bare:
             call.timestep = executor.class_obj.model_sampling.timestep(t).float()
         call.transformer = compiled.original(executor.class_obj.diffusion_model)
         self.local.call = call
@@ -113,87 +107,21 @@ class Capture:
         return result
 
     def diffusion_model(self, executor, *args, **kwargs):
-        """DIFFUSION_MODEL wrapper: transformer_options in which every block is watched, whatever stood there before."""
+        """DIFFUSION_MODEL wrapper: every block is watched, whatever stood there before."""
         kwargs.pop(self.name, None)
-        given = {**dict(zip(self.order, args)), **kwargs}
-        options = given.get("transformer_options") or {}
-        if torch.compiler.is_compiling() or getattr(self.local, "call", None) is not None:  # compiled code must do for every call
-            compiled.begin(self, given["context"], given[self.order[1]], given.get("guidance"))
-            given["transformer_options"] = self.watching(executor.class_obj, options, given["x"])
-        return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
+        if not torch.compiler.is_compiling() and getattr(self.local, "call", None) is None:  # compiled code must do for every call
+            return executor(*args, **kwargs)
+        given = self.watch.given(args, kwargs)
+        compiled.begin(self, given["context"], given[self.watch.order[1]], given.get("guidance"))
+        return self.watch.call(executor, args, kwargs)
 
-    def watching(self, transformer, options: dict, x: Tensor) -> dict:
-        """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number,
-        or, where it tells none, by the order in which attentions over text and picture come."""
-        image_tokens = math.prod((*x.shape[2:-2], *(math.ceil(side / self.family.PATCH) for side in x.shape[-2:])))
-        seen: dict = {}
-        override = options.get("optimized_attention_override")
-        if getattr(self.family, "BARE", False):
-            return {**options, "optimized_attention_override": functools.partial(self.in_order, image_tokens, override)}
-        if hasattr(self.family, "patches"):
-            patches = dict(options.get("patches", {}))
-            for name, note in self.family.patches(seen).items():
-                patches[name] = [*patches.get(name, ()), note]
-            place = functools.partial(self.family.picture, transformer, image_tokens, seen)
-            attention = functools.partial(self.numbered, seen, place, override)
-            options = {name: value for name, value in options.items() if name != "block_index"}  # what another call has left there
-            return {**options, "patches": patches, "optimized_attention_override": attention}
-        replace = options.get("patches_replace", {})
-        dit = dict(replace.get("dit", {}))
-        for index, name in enumerate(self.family.blocks(transformer, self.singles)):
-            dit[name] = self.watched(index, dit.get(name), image_tokens, seen)
-        return {**options, "patches_replace": {**replace, "dit": dit}}
-
-    def watched(self, index: int, before, image_tokens: int, seen: dict):
-        """A replacement of block `index` that runs it, or whatever replaced it before, and looks on at its attention.
-
-        seen: what the family's blocks leave for one another during the call.
-        """
-
-        def run(args: dict, extra: dict) -> dict:
-            options = args.get("transformer_options") or {}
-            place = index, *self.family.picture(args, image_tokens, seen)
-            override = options.get("optimized_attention_override")
-            if self.keys_only:
-                attention = functools.partial(self.second, [], place, override)
-            else:
-                attention = functools.partial(self.attention, place, override)
-            args = {**args, "transformer_options": {**options, "optimized_attention_override": attention}}
-            return before(args, extra) if before is not None else extra["original_block"](args)
-
-        return run
-
-    def numbered(self, seen: dict, place, override, function, *args, **kwargs):
-        """optimized_attention_override of a whole pass: those of blocks are looked at, which ComfyUI numbers; others run as they are."""
-        index = (kwargs.get("transformer_options") or {}).get("block_index")
-        if seen and index is not None:
-            return self.attention((index, *place()), override, function, *args, **kwargs)
-        return function(*args, **kwargs) if override is None else override(function, *args, **kwargs)
-
-    def in_order(self, image_tokens: int, override, function, q, k, *args, **kwargs):
-        """optimized_attention_override of a whole pass: those over text and picture are blocks' and are looked at."""
-        if k.shape[1 if k.ndim == 3 else 2] > image_tokens:
-            return self.attention((NEXT, None, -image_tokens, 0), override, function, q, k, *args, **kwargs)
-        return function(q, k, *args, **kwargs) if override is None else override(function, q, k, *args, **kwargs)
-
-    def second(self, before: list, place, override, function, *args, **kwargs):
-        """optimized_attention_override of one block in which the picture attends to itself, then to the text, and, with the same queries,
-        to what else there may be: a look at the second attention. before: as many as there were in the block."""
-        before.append(True)
-        if len(before) == 2:
-            return self.attention(place, override, function, *args, **kwargs)
-        return function(*args, **kwargs) if override is None else override(function, *args, **kwargs)
-
-    def attention(self, place, override, function, q, k, v, heads, *args, **kwargs):
+    def attention(self, place: Place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block: the attention as it would have been, and a look at it."""
-        arguments = (q, k, v, heads, *args)
-        out = function(*arguments, **kwargs) if override is None else override(function, *arguments, **kwargs)
+        out = plain(override, function, q, k, v, heads, *args, **kwargs)
         if self.keys_only:
             k = v = q
         if isinstance(k, Tensor) and isinstance(v, Tensor):
-            if k.ndim == 3:  # B x N x D, and values sometimes with their heads apart
-                k, v = (x.flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (k, v))
-            compiled.look(self, k, v, out, *place)
+            compiled.look(self, *by_head(heads, k, v), out, *place)
         return out
 
     # What follows is never compiled.

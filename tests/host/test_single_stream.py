@@ -62,14 +62,14 @@ def test_blocks_are_known_by_their_numbers_in_this_call_alone(small, apply):
     assert torch.equal(small.sample(mine), plain) and torch.equal(recording(runs).scores, expected)
 
     mine, runs = apply()
-    capture = of(mine)
-    usual = capture.numbered
+    watch = of(mine).watch
+    usual = watch.numbered
 
     def numbered(seen, place, override, function, *args, **kwargs):
         kwargs["transformer_options"] = {k: v for k, v in kwargs["transformer_options"].items() if k != "block_index"}
         return usual(seen, place, override, function, *args, **kwargs)
 
-    capture.numbered = numbered
+    watch.numbered = numbered
     assert torch.equal(small.sample(mine), plain)
     run = runs.find(None)[0]
     assert not run.recordings and run.notes[0].startswith("3 of 3 steps are not recorded")
