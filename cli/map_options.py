@@ -26,13 +26,14 @@ ABSENT = 2
 
 class Case(NamedTuple):
     """A scene that is asked about. image: 1 x H x W x 3 in 0..1; latents: the model's; things: word -> H x W bool, what is there;
-    absent: words for what is not; kind: one of demo.hard_world.KINDS, or "plain"."""
+    absent: words for what is not; ground: what they stand on; kind: one of demo.hard_world.KINDS, or "plain"."""
 
     seed: int
     image: Tensor
     latents: Tensor
     things: dict[str, Tensor]
     absent: tuple[str, ...]
+    ground: str
     kind: str
 
     @property
@@ -47,7 +48,7 @@ def case(model: TinyFlux, seed: int, hard: bool) -> Case:
     others = [thing for thing in THINGS if thing not in made.things]
     absent = tuple(others[(seed + i * len(others) // ABSENT) % len(others)] for i in range(ABSENT))
     return Case(seed, image, encode(model.codec, image.movedim(-1, 1)), {t: torch.from_numpy(made.masks[t]) for t in made.things}, absent,
-                getattr(made, "kind", "plain"))
+                made.ground, getattr(made, "kind", "plain"))
 
 
 def one_pass(model: TinyFlux, case: Case) -> dict[str, Recording]:

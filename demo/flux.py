@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
+from ..core.erase import Hole, look_outside
 from ..core.families.flux1.comfyui import timestep_embedding
 from ..core.stream import rotate
 
@@ -119,6 +120,12 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, holes: list[Hole] | None, text: int) -> Tensor:
+    """Each B x heads x N x d -> B x N x D. holes: see core.erase; text: how many of the tokens are the prompt's."""
+    out = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return out if holes is None else look_outside(out, q, k, v, holes, text)
+
+
 class DoubleStreamBlock(nn.Module):
     def __init__(self, c: FluxConfig):
         super().__init__()
@@ -130,7 +137,8 @@ class DoubleStreamBlock(nn.Module):
             setattr(self, f"{stream}_norm2", nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6))
             setattr(self, f"{stream}_mlp", mlp(dim, c.mlp_ratio))
 
-    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, watch: Watch | None = None,
+                holes: list[Hole] | None = None) -> tuple[Tensor, Tensor]:
         (img_mod1, img_mod2), (txt_mod1, txt_mod2) = self.img_mod(vec), self.txt_mod(vec)
         heads, text = self.img_attn.num_heads, txt.shape[1]
         q, k, v = split_heads(self.img_attn.qkv((1 + img_mod1.scale) * self.img_norm1(img) + img_mod1.shift), heads)
@@ -140,7 +148,7 @@ class DoubleStreamBlock(nn.Module):
         txt_q, txt_k = self.txt_attn.norm(q, k, v)
         q, k, v = torch.cat((txt_q, img_q), 2), torch.cat((txt_k, img_k), 2), torch.cat((v, img_v), 2)
         q, k = rotate(q, pe), rotate(k, pe)
-        out = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = attention(q, k, v, holes, text)
         txt_out, img_out = out[:, :text], out[:, text:]
         if watch is not None:
             watch(self, k[:, :, text:], v[:, :, text:], img_out, pe[:, :, text:])
@@ -160,14 +168,14 @@ class SingleStreamBlock(nn.Module):
         self.norm, self.modulation = QKNorm(dim // c.num_heads), Modulation(dim, double=False)
         self.pre_norm, self.mlp_act = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6), nn.GELU(approximate="tanh")
 
-    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, text: int, watch: Watch | None = None) -> Tensor:
+    def forward(self, x: Tensor, vec: Tensor, pe: Tensor, text: int, watch: Watch | None = None, holes: list[Hole] | None = None) -> Tensor:
         """text: how many of the tokens are the prompt's; they stand first."""
         mod, _ = self.modulation(vec)
         qkv, hidden = self.linear1((1 + mod.scale) * self.pre_norm(x) + mod.shift).tensor_split([3 * self.hidden_size], dim=-1)
         q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.norm(q, k, v)
         q, k = rotate(q, pe), rotate(k, pe)
-        out = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = attention(q, k, v, holes, text)
         if watch is not None:
             watch(self, k[:, :, text:], v[:, :, text:], out[:, text:], pe[:, :, text:])
         return x + mod.gate * self.linear2(torch.cat((out, self.mlp_act(hidden)), -1))
@@ -197,11 +205,12 @@ class Flux(nn.Module):
         self.final_layer = LastLayer(c)
 
     def forward(self, img: Tensor, txt: Tensor, timesteps: Tensor, grid: tuple[int, int], y: Tensor | None = None,
-                guidance: Tensor | None = None, watch: Watch | None = None, singles: int | None = 0) -> Tensor:
+                guidance: Tensor | None = None, watch: Watch | None = None, singles: int | None = 0,
+                holes: list[Hole] | None = None) -> Tensor:
         """Velocity B x N x in_channels of packed latent tokens `img` (B x N x in_channels, N = h * w of `grid`).
 
         txt: B x T x context_in_dim; timesteps in 0..1, one a picture; y: pooled text B x vec_in_dim, None for zeros.
-        singles: in how many single-stream blocks `watch` is called, None for all.
+        singles: in how many single-stream blocks `watch` is called, None for all. holes: what is erased, see core.erase.
         """
         vec = self.time_in(timestep_embedding(timesteps).to(img.dtype))
         if self.config.guidance_embed:
@@ -213,10 +222,10 @@ class Flux(nn.Module):
         pe = rope(ids, self.config.axes_dim, self.config.theta).to(img.device)
         img, txt = self.img_in(img), self.txt_in(txt)
         for block in self.double_blocks:
-            img, txt = block(img, txt, vec, pe, watch)
+            img, txt = block(img, txt, vec, pe, watch, holes)
         x = torch.cat((txt, img), dim=1)
         for i, block in enumerate(self.single_blocks):
-            x = block(x, vec, pe, txt.shape[1], watch if singles is None or i < singles else None)
+            x = block(x, vec, pe, txt.shape[1], watch if singles is None or i < singles else None, holes)
         return self.final_layer(x[:, txt.shape[1]:], vec)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core.concepts import ConceptInputs
+from ..core.erase import Hole
 from ..core.families import Defaults
 from ..core.families.flux1 import comfyui
 from ..core.live_region import Region, RegionRule
@@ -134,15 +135,21 @@ class TinyFlux:
         return self._sample(lambda img, grid, text, t: self.flux(img, text, t, grid), prompts, seeds, size, schedule(steps, shift), cfg)
 
     @torch.no_grad()
-    def inpaint(self, latents: Tensor, inside: Tensor, seeds: Sequence[int], steps: int = STEPS) -> Tensor:
-        """Pictures B x 3 x H x W in 0..1, drawn anew without a prompt where `inside`, B x h x w bool, on the grid of the latents
-        B x 16 x h x w; elsewhere these stay as they are, under the noise of every step."""
+    def inpaint(self, latents: Tensor, inside: Tensor, seeds: Sequence[int], steps: int = STEPS, prompts: Sequence[str] | None = None,
+                cfg: float = 1.0, erase: bool = False) -> Tensor:
+        """Pictures B x 3 x H x W in 0..1, drawn anew where `inside`, B x h x w bool, on the grid of the latents B x 16 x h x w;
+        elsewhere these stay as they are, under the noise of every step. prompts: none if not given. erase: see core.erase."""
         noise, grid = pack(torch.cat([torch.randn(one[None].shape, generator=torch.Generator().manual_seed(seed))
                                       for one, seed in zip(latents, seeds, strict=True)]))
         known, anew = pack(latents)[0], pack(inside[:, None].expand_as(latents))[0]
-        img, text = noise, self.encode_prompts([""] * len(latents))
+        holes = Hole.all_of(inside, comfyui.PATCH) if erase else None
+        img, empty = noise, [""] * len(latents)
+        text, without = self.encode_prompts([*(prompts or empty), *empty]).chunk(2)
         for now, then in pairwise(schedule(steps)):
-            velocity = self.flux(img, text, torch.full((len(img),), now), grid)
+            t = torch.full((len(img),), now)
+            velocity = self.flux(img, text, t, grid, holes=holes)
+            if cfg != 1:
+                velocity = torch.lerp(self.flux(img, without, t, grid, holes=holes), velocity, cfg)
             img = torch.where(anew, img + (then - now) * velocity, (1 - then) * known + then * noise)
         return decode(self.codec, unpack(img, grid))
 

@@ -10,13 +10,14 @@ class ConceptSaliencyExtension(ComfyExtension):
         from .concept_region import ConceptRegion
         from .concept_saliency import ConceptSaliency
         from .demo_model import ConceptSaliencyDemoModel
+        from .erase_under_mask import ConceptErase
         from .saliency_files import ConceptSaliencyLoad, ConceptSaliencySave
         from .saliency_overlay import ConceptSaliencyOverlay
         from .saliency_segmentation import ConceptSaliencySegmentation
         from .saliency_to_mask import ConceptSaliencyToMask
         from .saliency_to_segs import ConceptSaliencyToSEGS
 
-        nodes = [ConceptAttentionApply, ConceptAttentionImage, ConceptRegion, ConceptSaliency, ConceptSaliencyToMask,
+        nodes = [ConceptAttentionApply, ConceptAttentionImage, ConceptRegion, ConceptErase, ConceptSaliency, ConceptSaliencyToMask,
                  ConceptSaliencyOverlay, ConceptSaliencySegmentation, ConceptSaliencyToSEGS, ConceptSaliencySave, ConceptSaliencyLoad,
                  ConceptSaliencyDemoModel]
         if hasattr(io, "BoundingBox"):  # 0.3.64 has neither this type nor SAM3

@@ -1,8 +1,8 @@
 """A look at attention from within compiled code, and beside ComfyUI's own compiler.
 
 torch.compile fuses what it can see, and a picture from differently fused code differs in its last bits. So
-that compiled code stays as it is, it sees of this pack only two opaque operations, which call the Capture
-they belong to. Outside compiled code the Capture is called directly.
+that compiled code stays as it is, it sees of this pack only opaque operations, which call the Capture (or
+the Eraser) they belong to. Outside compiled code that is called directly.
 
 The Comfy Compiler (ComfyUI 0.34 and newer, on CUDA) records what a transformer allocates and lays the same
 memory out for its next calls. What we allocate meanwhile is none of it.
@@ -24,14 +24,14 @@ from torch import Tensor
 COMPILE_KEY = "torch.compile"  # of the wrapper that swaps in the compiled model
 _KEYWORDS = "torch_compile_kwargs"  # how it was compiled, in model_options
 _SPACE = "concept_saliency_" + re.sub(r"\W", "_", __name__)  # two copies of the pack do not share operations
-_captures: "weakref.WeakValueDictionary" = weakref.WeakValueDictionary()
+_owners: "weakref.WeakValueDictionary" = weakref.WeakValueDictionary()
 _numbers = itertools.count(1)
 
 
-def register(capture) -> tuple[str, Tensor]:
-    """A name by which operations find the Capture, and a ledger: operations that write to it are neither dropped nor reordered."""
+def register(owner) -> tuple[str, Tensor]:
+    """A name by which operations find their owner, and a ledger: operations that write to it are neither dropped nor reordered."""
     name = f"{_SPACE}_{next(_numbers)}"
-    _captures[name] = capture
+    _owners[name] = owner
     return name, torch.zeros(1)
 
 
@@ -55,7 +55,7 @@ def check(model_options: dict, bare: bool = False) -> None:
     """
     options = model_options.get("transformer_options", {})
     if bare and COMPILE_KEY in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):  # nothing in it looks at the mark
-        raise ValueError("Concept Attention cannot look into an SD3 that is compiled. Take TorchCompileModel out.")
+        raise ValueError("Concept Attention and Erase under Mask cannot look into an SD3 that is compiled. Take TorchCompileModel out.")
     ignores = (model_options.get(_KEYWORDS) or {}).get("options") is not None  # torch takes the filter itself out of them
     if not ignores or COMPILE_KEY not in options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}):
         return
@@ -77,14 +77,26 @@ def unrecorded():
 
 @torch.library.custom_op(f"{_SPACE}::begin", mutates_args=("ledger",))
 def _begin(ledger: Tensor, context: Tensor, timestep: Tensor, guidance: Optional[Tensor], name: str) -> None:
-    if name in _captures:
-        _captures[name].begin(context, timestep, guidance)
+    if name in _owners:
+        _owners[name].begin(context, timestep, guidance)
 
 
 @torch.library.custom_op(f"{_SPACE}::look", mutates_args=("ledger",))
 def _look(ledger: Tensor, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Optional[Tensor], first: int, end: int, name: str) -> None:
-    if name in _captures:
-        _captures[name].look(k, v, out, index, pe, first, end)
+    if name in _owners:
+        _owners[name].look(k, v, out, index, pe, first, end)
+
+
+@torch.library.custom_op(f"{_SPACE}::look_outside", mutates_args=())
+def _look_outside(out: Tensor, q: Tensor, k: Tensor, v: Tensor, first: int, mask: Optional[Tensor], scale: Optional[float],
+                  name: str) -> Tensor:
+    given = _owners[name].outside(out, q, k, v, first, mask, scale) if name in _owners else out
+    return given.clone() if given is out else given  # an operation may not give what it was given
+
+
+@_look_outside.register_fake
+def _(out: Tensor, *_) -> Tensor:
+    return torch.empty_like(out)
 
 
 def begin(capture, context: Tensor, timestep: Tensor, guidance: Optional[Tensor]) -> None:
@@ -99,3 +111,10 @@ def look(capture, k: Tensor, v: Tensor, out: Tensor, index: int, pe: Optional[Te
         _look(capture.ledger, k, v, out, index, pe, first, end, capture.name)
     else:
         capture.look(k, v, out, index, pe, first, end)
+
+
+def look_outside(eraser, out: Tensor, q: Tensor, k: Tensor, v: Tensor, first: int, mask: Optional[Tensor],
+                 scale: Optional[float]) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _look_outside(out, q, k, v, first, mask, scale, eraser.name)
+    return eraser.outside(out, q, k, v, first, mask, scale)

@@ -43,6 +43,7 @@ from ..core.live_region import RegionRule
 from ..core.recording import joined
 from . import compiled
 from .capture import Capture
+from .eraser import Eraser
 from .live_preview import LivePreview
 from .live_region import LiveRegion, LiveRegions
 from .runs import ConceptRuns, Fingerprint, Run
@@ -129,6 +130,13 @@ def add_region(model, family, inputs: ConceptInputs, conditioning, rule: RegionR
     return patched
 
 
+def erase(model, family):
+    """A clone of the MODEL that draws, in a latent's mask, from the surroundings alone; see core.erase."""
+    patched = model.clone()
+    Eraser(family).attach_to(patched)
+    return patched
+
+
 def noise_levels(model, window: tuple[float, float]) -> tuple[float, ...]:
     """Shares of sampling as the model's noise levels."""
     sampling = model.get_model_object("model_sampling")
@@ -144,6 +152,7 @@ def record_image(model, family, inputs: ConceptInputs, latent: Tensor, image_siz
     patched, runs = model.clone(), ConceptRuns()
     Capture.detach_all(patched)  # a sampler's Concept Attention or Concept Region before this node has no part in it
     LiveRegions.detach(patched)
+    Eraser.detach(patched)
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, compiled.COMPILE_KEY)  # too little is run to be worth compiling
     Capture(family, inputs, defaults_of(patched, family), (1.0, 0.0), runs, image_size).attach_to(patched)
 
