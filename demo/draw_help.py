@@ -11,16 +11,19 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from ..core import masks, regions, render
 from ..core.concepts import DEFAULT_CONTRAST
 from ..core.saliency import Saliency, saliency
+from .codec import encode
 from .pipeline import TinyFlux
 from .world import make_scene
 
 FOLDER = Path(__file__).parent.parent / "web" / "docs" / "pictures"
 WIDTH = 900  # of a picture at most: a help page is narrow
 PROMPT, CONCEPTS, SEED = "a dragon and a house on grass", "dragon, house, grass", 4
+ERASED = "a cat and a tree on grass"
 SCENE = ("cat", "car", "sand")  # two things and a ground that the default contrast words do not name
 DRAWN = ("a cat and a tree on sand", "a fish on water", "an apple on grass", "a moon and a boat on night",
          "a car and a house on snow", "a balloon on sky")
@@ -32,6 +35,8 @@ def main() -> None:
     image = picture.movedim(1, -1)
     save("maps", [captioned(image, "picture"), *heat(saliency(recording), image)], 4)
     save("demo", [captioned(tiny.generate(prompt, "background", seed=SEED)[0].movedim(1, -1), prompt) for prompt in DRAWN], 3)
+
+    save("erase", erased(tiny), 4)
 
     drawn = next(scene for scene in map(make_scene, itertools.count(1_000_000)) if {*scene.things, scene.ground} == {*SCENE})
     image = torch.tensor(drawn.image)[None] / 255
@@ -52,6 +57,18 @@ def main() -> None:
     save("segmentation", [torch.cat((image[0], below)), labels], 2)
     save("sam3", [captioned(image, name, points_and_boxes(maps, row)) for row, name in enumerate(maps.concepts[:2])], 2)
     save("segs", [seen, *segments(maps, image)], 4)
+
+
+def erased(tiny: TinyFlux) -> list[Tensor]:
+    """A picture, the mask of its first word, that erased, and the same mask merely painted anew."""
+    picture, recording = tiny.generate(ERASED, "cat, tree", seed=SEED)
+    image, latents = picture.movedim(1, -1), encode(tiny.codec, picture)
+    found = masks.mask(saliency(recording), "cat", image=image, shaping=masks.Shaping(grow=6, fill_holes=True))
+    inside = adaptive_max_pool2d(found, latents.shape[-2:]) > 0.5
+    anew = [torch.where(found[..., None] > 0.5, tiny.inpaint(latents, inside, [0], erase=erase).movedim(1, -1), image)
+            for erase in (True, False)]
+    return [captioned(image, "picture"), render.mask_tiles(found, image, ["mask of cat"])[0], captioned(anew[0], "erased"),
+            captioned(anew[1], "without this node")]
 
 
 def heat(maps: Saliency, image: Tensor) -> list[Tensor]:

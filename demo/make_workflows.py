@@ -110,6 +110,24 @@ def fill(at: Setting) -> Graph:
     return g
 
 
+def erase(at: Setting) -> Graph:
+    g = Graph(at["erase_by_words"])
+    m = begin(g, at, notes.ERASE)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
+    saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "cat, tree")
+    mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "cat"),
+                 grow=at.pick(24, 6), feather=at.pick(4, 2), fill_holes=True, tall=640)
+    g.place("4  Mask of what shall go", [mask])
+    positive, negative, nodes = prompts(g, at, m.clip, "Prompt (may stay empty)", "")
+    encoded = g.add("VAEEncode", pixels=picture.image, vae=m.vae)
+    noise = g.add("SetLatentNoiseMask", samples=encoded["LATENT"], mask=mask["mask"])
+    erased = g.add("ConceptErase", model=m.model)
+    sampled = g.add("KSampler", model=erased["model"], positive=positive, negative=negative, latent_image=noise["LATENT"],
+                    **{**at.sampling, "cfg": 1.0})
+    repainted(g, picture, [*nodes, encoded, erased], [noise, sampled], m.vae, mask["mask"], "erased", "5  Erase")
+    return g
+
+
 def sam3(at: Setting) -> Graph:
     g = Graph(at["sam3_prompts"])
     m = begin(g, at, notes.SAM3, [SAM3])
@@ -199,7 +217,7 @@ def lora(at: Setting) -> Graph:
 def workflows() -> dict[str, dict]:
     """Every workflow's file name and content."""
     graphs = [make(Setting(demo, FLUX_FILL if make is fill else FLUX_DEV))
-              for make in (see, repaint, background, fill, sam3, two, live_regions, lora) for demo in (False, True)]
+              for make in (see, repaint, erase, background, fill, sam3, two, live_regions, lora) for demo in (False, True)]
     return {f"{g.name}.json": g.to_json() for g in graphs}
 
 

@@ -95,6 +95,7 @@ KINDS = {
     "ConceptRegion": _kind("model clip conditioning", "model recordings:CONCEPT_RECORDINGS", 90, 380, "ours", **_WORDS, strength=1.0,
                            start_percent=0.25, end_percent=1.0, update=0, method="auto", threshold=0.5, grow=0, feather=0,
                            min_presence=0.3),
+    "ConceptErase": _kind("model", "model", 0, 340, "ours"),
     "ConceptSaliency": _kind("recordings:CONCEPT_RECORDINGS samples:LATENT image",
                              "saliency:CONCEPT_SALIENCY heatmaps:IMAGE masks:MASK", 380, 380, "ours", layers="auto", start_percent=0.0,
                              end_percent=1.0, space="output", temperature=0.0),

@@ -29,6 +29,15 @@ REPAINT = """## Repaint what a word names
 
 *grow* and *feather* of the mask decide how much room the new thing has."""
 
+ERASE = """## Erase what a word names
+
+1. **Concept Attention (Image)** looks for the words in the picture.
+2. **Saliency to Mask** makes a mask of the one that shall go.
+3. **Erase under Mask** lets the model see, in the mask, only what is around it: the surroundings close over it, without a prompt for \
+what is behind. Every other pixel stays as it was.
+
+A rim is left? Raise *grow*. Shadows and reflections go only if the mask holds them, too."""
+
 BACKGROUND = """## Change the background, keep the subject
 
 The mask is everything but the subject: *invert* is on, *grow* leaves the subject a margin, *feather* softens the change, and \

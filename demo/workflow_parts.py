@@ -153,12 +153,13 @@ def drawn_with_regions(g: Graph, at: Setting, m: Models, regions: list[Node], po
     g.place("6  Without and with", [shown, saved])
 
 
-def repainted(g: Graph, picture: Picture, before: list[Node], sampling: list[Node], vae: Output, mask: Output, prefix: str) -> None:
+def repainted(g: Graph, picture: Picture, before: list[Node], sampling: list[Node], vae: Output, mask: Output, prefix: str,
+              title: str = "5  Repaint") -> None:
     """The last two groups: sampled, decoded, laid over the picture inside the mask only; shown beside it and saved."""
     decoded = g.add("VAEDecode", samples=sampling[-1]["LATENT"], vae=vae)
     whole = g.add("ImageCompositeMasked", "Keep every pixel outside the mask", destination=picture.image, source=decoded["IMAGE"],
                   mask=mask)
-    g.place("5  Repaint", before, [*sampling, decoded, whole])
+    g.place(title, before, [*sampling, decoded, whole])
     shown = g.add("PreviewImage", "Before", images=picture.image, tall=420)
     saved = g.add("SaveImage", "After", images=whole["IMAGE"], filename_prefix=f"concept_saliency/{prefix}", tall=420)
     g.place("6  Before and after", [shown, saved])

@@ -30,7 +30,7 @@ def test_every_node_of_the_pack_is_there(server):
     assert FOLDER in log and "IMPORT FAILED" not in log and "Cannot import" not in log, log[-3000:]
     ours = {name: node for name, node in server.get("/object_info").items() if node["python_module"] == f"custom_nodes.{FOLDER}"}
     sam3 = "SAM3_Detect" in server.get("/object_info")
-    assert len(ours) == (12 if sam3 else 11), sorted(ours)
+    assert len(ours) == (13 if sam3 else 12), sorted(ours)
 
 
 def test_the_quickstart_runs(server):

@@ -25,7 +25,7 @@ def raw(server, path: str) -> bytes:
 def test_every_template_and_its_picture_is_served_as_it_is(server):
     listed = server.get("/workflow_templates")[FOLDER]
     files = sorted((REPOSITORY / "workflows").iterdir())
-    assert sorted(listed) == sorted(path.stem for path in files if path.suffix == ".json") and len(listed) == 16
+    assert sorted(listed) == sorted(path.stem for path in files if path.suffix == ".json") and len(listed) == 18
     for name in listed:
         for suffix in (".json", ".jpg"):
             served = raw(server, f"/api/workflow_templates/{FOLDER}/{name}{suffix}")
@@ -88,7 +88,7 @@ def unpacked(subgraph: dict, given: dict[str, list]) -> dict:
 
 def test_blueprints_are_listed_and_whole(server, info):
     found = blueprints(server)
-    assert found.keys() == {"Mask by words", "Repaint by words"}
+    assert found.keys() == {"Mask by words", "Repaint by words", "Erase by words"}
     for name, content in found.items():
         assert content == json.loads((REPOSITORY / "subgraphs" / f"{name}.json").read_text(encoding="utf-8"))
         [outer], [subgraph] = content["nodes"], content["definitions"]["subgraphs"]
@@ -111,7 +111,8 @@ def test_blueprints_are_listed_and_whole(server, info):
             assert widget in {**spec["required"], **spec.get("optional", {})}
 
 
-@pytest.mark.parametrize(("name", "words"), [("Mask by words", {}), ("Repaint by words", {"Prompt": "a robot and a tree on grass"})])
+@pytest.mark.parametrize(("name", "words"), [("Mask by words", {}), ("Repaint by words", {"Prompt": "a robot and a tree on grass"}),
+                                             ("Erase by words", {})])
 def test_blueprints_run_on_the_demo_model(server, info, name, words):
     [subgraph] = blueprints(server)[name]["definitions"]["subgraphs"]
     prompt = to_api(unpacked(subgraph, {"model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2], "image": ["picture", 0]}), info)

@@ -27,6 +27,7 @@ SHOWN = {  # what each card shows: titles of nodes, and which of their pictures
     "quickstart_demo": [("Picture", 0), (HEAT, 0), (HEAT, 1), (MASK, 0)],
     "generate_see_mask": [("Picture", 0), (HEAT, 0), (HEAT, 1), (MASK, 0)],
     "repaint_by_words": [("Before", 0), ("After", 0)],
+    "erase_by_words": [("Before", 0), ("After", 0)],
     "change_background": [("Before", 0), ("After", 0)],
     "flux_fill_inpainting": [(MASK, 0), ("After", 0)],
     "sam3_prompts": [(HEAT, 0), (BOXES, 0)],
@@ -53,6 +54,8 @@ ON_THE_TINY_FLUX = {
     "repaint_by_words": Tiny(1010907, {
         "dress, face, hair, sky, hill": "apple, boat", "dress": "apple", "a child's drawing of a girl": "an apple and a boat on sand",
         "raincoat": "a sun and a boat on sand"}),
+    "erase_by_words": Tiny(1011037, {
+        "girl, sky, hill, clouds": "dragon, house", "girl": "dragon", "a child's drawing of a girl": "a house and a dragon on water"}),
     "change_background": Tiny(1000064, {
         "girl, sky, hill, clouds": "robot, brick", "girl": "robot", "a child's drawing of a girl": "a robot on brick",
         "moon": "a robot on water"}),
