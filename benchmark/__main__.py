@@ -112,6 +112,19 @@ def live_regions(flux, rounds: int, tokens: int, steps: int = 4) -> Rows:
     return rows
 
 
+def erasing(flux, rounds: int, tokens: int) -> Rows:
+    """Erase under Mask beside the same inpainting without it."""
+    rows = []
+    for share in (0.1, 0.3):
+        plain = flux.painting(share, False)
+        took = InTurns(rounds, plain=lambda: plain.sample(tokens), again=lambda: plain.sample(tokens),
+                       erased=lambda f=flux.painting(share, True): f.sample(tokens))
+        what = f"a mask of {share:.0%}, {tokens} image tokens"
+        rows += [(f"inpainting / inpainting, {what}", took.ratio("again"), "the clock's own noise"),
+                 (f"Erase under Mask / inpainting, {what}", took.ratio("erased"), "")]
+    return rows
+
+
 def own_part(flux, rounds: int) -> Rows:
     """What capture itself does in one block, without the model around it: how it grows."""
     kind, (width, heads) = dict(device=flux.device, dtype=model_of.DTYPE), (model_of.WIDTH, model_of.HEADS)
@@ -174,7 +187,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parts", nargs="*", metavar="PART",
-                        help="some of: sampling large others windows image blocks live regions growth floor afterwards peak (all)")
+                        help="some of: sampling large others windows image blocks live regions erase growth floor afterwards peak (all)")
     parser.add_argument("--profile", action="store_true", help="also what a captured step calls beyond a plain one")
     parser.add_argument("--peak-of", choices=list(PEAKS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -194,12 +207,13 @@ def main() -> None:
         "blocks": lambda: farther(flux, rounds, 1024),
         "live": lambda: live(flux, rounds, 1024),
         "regions": lambda: live_regions(flux, few, min(1024, options.tokens)),
+        "erase": lambda: erasing(flux, rounds, min(1024, options.tokens)),
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),
         "peak": lambda: peak(options.on, options.depth, options.tokens),
     }
-    hosted = {"others", "live", "regions"}
+    hosted = {"others", "live", "regions", "erase"}
     missing = {"comfyui": set(), "diffusers": {"floor", *hosted}, "plain": {"image", *hosted}}[options.on]
     if unknown := set(options.parts or ()) - (parts.keys() - missing):
         parser.error(f"--parts {' '.join(sorted(unknown))}: on {options.on} there are {' '.join(p for p in parts if p not in missing)}")

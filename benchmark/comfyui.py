@@ -51,7 +51,7 @@ class Flux:
         model = config.get_model({}, device=self.device)
         self.transformer = fill(model.diffusion_model, self.device)
         self.model = comfy.model_patcher.ModelPatcher(model.eval(), self.device, torch.device("cpu"))
-        self.positive = prompt()
+        self.positive, self.share = prompt(), None  # share: how much of the picture is masked, from its left edge
 
     def changed(self, **others):
         other = object.__new__(Flux)
@@ -72,9 +72,13 @@ class Flux:
 
     def with_mask(self, tokens: int, steps: int):
         """The same with a second prompt in a mask that is known: ComfyUI's own, from the second of so many steps on."""
-        mask = (torch.arange(side(tokens)) < 0.4 * side(tokens)).float().expand(1, side(tokens), -1)
+        mask = left(0.4, tokens)
         [[text, more]] = prompt()
         return self.changed(positive=[*self.positive, [text, {**more, "mask": mask, "start_percent": 0.9 / steps}]])
+
+    def painting(self, share: float, erase: bool):
+        """The same where only a share of the picture is painted anew. erase: with Erase under Mask."""
+        return self.changed(share=share, model=host.erase(self.model, family) if erase else self.model)
 
     def recorded(self, steps: int, tokens: int, concepts: int, layers: int = 19) -> Iterator[Recorder]:
         """A recorder after each step of a run."""
@@ -110,8 +114,9 @@ class Flux:
     def sample(self, tokens: int, steps: int = 1) -> torch.Tensor:
         latent = torch.zeros(1, 16, side(tokens), side(tokens))
         noise = comfy.sample.prepare_noise(latent, 0)
+        mask = None if self.share is None else left(self.share, tokens)[:, None]
         result = comfy.sample.sample(self.model, noise, steps, 1.0, "euler", "simple", self.positive, prompt(), latent,
-                                     disable_pbar=True, seed=0)
+                                     noise_mask=mask, disable_pbar=True, seed=0)
         self.finish()
         return result
 
@@ -126,6 +131,11 @@ class Flux:
 def side(tokens: int) -> int:
     """The latent's side for so many image tokens."""
     return 2 * round(tokens**0.5)
+
+
+def left(share: float, tokens: int) -> torch.Tensor:
+    """A mask 1 x h x w of the latent, of a share of the picture from its left edge on."""
+    return (torch.arange(side(tokens)) < share * side(tokens)).float().expand(1, side(tokens), -1)
 
 
 def prompt():

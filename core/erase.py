@@ -28,7 +28,7 @@ class Hole:
         if inside.all():
             raise ValueError("the mask covers the whole picture, and there is nothing around it to fill it with. Expected a mask of what "
                              "shall go")
-        return cls(inside.nonzero()[:, 0], (~inside).nonzero()[:, 0])
+        return cls(inside.nonzero().flatten(), (~inside).nonzero().flatten())
 
     @classmethod
     def all_of(cls, masks: Tensor, patch: int) -> list[Hole]:
@@ -60,8 +60,8 @@ def look_outside(out: Tensor, q: Tensor, k: Tensor, v: Tensor, holes: list[Hole]
     asking = first + hole.inside
     seen = torch.cat((tokens[:first], first + hole.outside, tokens[first + count:]))
     if mask is not None:
-        mask = mask.view(*[1] * (mask.ndim == 2), *mask.shape) if mask.ndim < 3 else mask
-        mask = mask.unsqueeze(1) if mask.ndim == 3 else mask
+        mask = mask[None] if mask.ndim == 2 else mask
+        mask = mask[:, None] if mask.ndim == 3 else mask
         mask = mask[..., seen] if mask.shape[2] == 1 else mask[:, :, asking][..., seen]
     part = scaled_dot_product_attention(q[:, :, asking], k[:, :, seen], v[:, :, seen], mask, scale=scale,
                                         enable_gqa=q.shape[1] != k.shape[1])

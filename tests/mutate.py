@@ -43,6 +43,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 TESTS = {  # what to run when a module is changed; of the masks not those of large pictures, which alone take a minute
     "concepts": ["tests/test_concepts.py"],
+    "erase": ["tests/test_erase.py"],
     "explore": ["tests/test_explore.py"],
     "files": ["tests/test_files.py"],
     "live": ["tests/test_live.py", "tests/test_frames.py"],
