@@ -62,7 +62,7 @@ def repaint(at: Setting) -> Graph:
     picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
     saliency = look(g, at, m, picture, "dress, face, hair, sky, hill", "cat, tree")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("dress", "cat"),
-                 grow=at.pick(12, 6), feather=at.pick(8, 3), fill_holes=True, tall=640)
+                 grow=at.pick(12, 6), feather=at.pick(8, 3), fill_holes=True, tall=720)
     g.place("4  Mask of what to replace", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: the picture as it shall be", at.pick(
         THE_DRAWING.replace("pink dress", "red raincoat with yellow buttons"), "a robot and a tree on grass"))
@@ -80,7 +80,7 @@ def background(at: Setting) -> Graph:
     picture = existing_picture(g, at, m, THE_DRAWING, "a house on grass", seed=7)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "house, grass")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "house"),
-                 grow=at.pick(6, 3), feather=at.pick(16, 4), fill_holes=True, invert=True, tall=640)
+                 grow=at.pick(6, 3), feather=at.pick(16, 4), fill_holes=True, invert=True, tall=720)
     g.place("4  Mask of all but the subject", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: the subject in its new place", at.pick(
         "a child's drawing of a girl with yellow hair in a pink dress on the moon, grey craters, a black sky full of stars",
@@ -99,7 +99,7 @@ def fill(at: Setting) -> Graph:
     picture = existing_picture(g, at, m, THE_DRAWING, "a fish and a flower on sand", seed=3)
     saliency = look(g, at, m, picture, "clouds, girl, sky, hill", "fish, flower")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("clouds", "fish"),
-                 grow=at.pick(24, 6), feather=at.pick(4, 3), fill_holes=True, tall=640)
+                 grow=at.pick(24, 6), feather=at.pick(4, 3), fill_holes=True, tall=720)
     g.place("4  Mask of what to replace", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: what the mask shall hold", at.pick(
         THE_DRAWING.replace("clouds", "hot-air balloons"), "a mushroom and a flower on sand"), guidance=30.0)
@@ -116,7 +116,7 @@ def erase(at: Setting) -> Graph:
     picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "cat, tree")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "cat"),
-                 grow=at.pick(24, 6), feather=at.pick(4, 2), fill_holes=True, tall=640)
+                 grow=at.pick(24, 6), feather=at.pick(4, 2), fill_holes=True, tall=720)
     g.place("4  Mask of what shall go", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt (may stay empty)", "")
     encoded = g.add("VAEEncode", pixels=picture.image, vae=m.vae)
@@ -165,7 +165,7 @@ def two(at: Setting) -> Graph:
     g.place("3  First picture", [latent, sampled, decoded])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
     masks = [g.add("ConceptSaliencyToMask", title, saliency=maps["saliency"], image=decoded["IMAGE"], concept=name, grow=at.pick(8, 3),
-                   fill_holes=True, tall=540) for title, name in (("First thing", first), ("Second thing", second))]
+                   fill_holes=True, tall=720) for title, name in (("First thing", first), ("Second thing", second))]
     g.place("4  Where each thing is", [maps], masks)
     places = [g.add("ConditioningSetMask", conditioning=prompt["CONDITIONING"], mask=mask["mask"])
               for prompt, mask in zip((one, other), masks)]

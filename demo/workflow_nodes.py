@@ -97,7 +97,7 @@ KINDS = {
                            min_presence=0.3),
     "ConceptErase": _kind("model", "model", 0, 340, "ours"),
     "ConceptSaliency": _kind("recordings:CONCEPT_RECORDINGS samples:LATENT image",
-                             "saliency:CONCEPT_SALIENCY heatmaps:IMAGE masks:MASK", 380, 380, "ours", layers="auto", start_percent=0.0,
+                             "saliency:CONCEPT_SALIENCY heatmaps:IMAGE masks:MASK", 400, 380, "ours", layers="auto", start_percent=0.0,
                              end_percent=1.0, space="output", temperature=0.0),
     "ConceptSaliencyToMask": _kind("saliency:CONCEPT_SALIENCY image", "mask presence:FLOAT", 380, 380, "ours", concept="", method="auto",
                                    threshold=0.5, grow=0, feather=0, fill_holes=False, min_area=0, invert=False, refine=True),
