@@ -1,4 +1,4 @@
-"""ComfyUI nodes: one file a node, schema and glue only. What is put on the host's model is in capture.py."""
+"""ComfyUI nodes: one file a node, schema and glue only. What is put on the host's model is in capture.py, live_region.py and eraser.py."""
 
 from comfy_api.latest import ComfyExtension, io
 
