@@ -26,6 +26,7 @@ class Eraser:
         self.family, self.watch = family, Watch(family, self.attention)
         self.holes: dict[torch.device, list[Hole]] = {}  # of this run, on every device that has asked; {} outside a run
         self.sides: tuple[int, ...] = ()  # of this run's latent
+        self.met = 0  # attentions in this run
         self.name, self.ledger = compiled.register(self)
 
     def attach_to(self, model) -> None:
@@ -58,11 +59,16 @@ class Eraser:
             raise ValueError(f"Erase under Mask: {error}; invert the one on the latent.") from error
         if not any(len(hole.inside) for hole in holes):
             logging.warning("Erase under Mask: the latent's mask is empty, and nothing is erased.")
-        outer, self.holes, self.sides = (self.holes, self.sides), {masks.device: holes}, sides
+        outer = self.holes, self.sides, self.met
+        self.holes, self.sides, self.met = {masks.device: holes}, sides, 0
         try:
-            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+            samples = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+            if not self.met:
+                logging.warning("Erase under Mask: nothing was erased, only painted anew, for something stood in for the model's own "
+                                "attention in every step. Take out what replaces its blocks.")
+            return samples
         finally:
-            self.holes, self.sides = outer
+            self.holes, self.sides, self.met = outer
 
     def apply_model(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         """APPLY_MODEL wrapper: what cannot be done within compiled code."""
@@ -92,6 +98,7 @@ class Eraser:
         """See core.erase.look_outside; never compiled."""
         if not self.holes:
             return out
+        self.met += 1
         if out.device not in self.holes:
             self.holes[out.device] = [hole.to(out.device) for hole in next(iter(self.holes.values()))]
         return look_outside(out, q, k, v, self.holes[out.device], first, mask, scale)

@@ -162,6 +162,21 @@ def test_an_empty_mask_changes_nothing_and_says_so(flux, caplog):
     assert torch.equal(erased, run(flux, flux.patcher, torch.zeros(1, 1, *SIZE))) and "mask is empty" in caplog.text
 
 
+def test_a_model_whose_attention_is_never_met_says_so(flux, caplog):
+    def replacement(args, extra):
+        return {name: args[name] for name in ("img", "txt") if name in args}
+
+    model = erasing(flux.patcher)
+    with caplog.at_level(logging.WARNING):
+        run(flux, model, hole())
+        assert not caplog.text and eraser_of(model).met == 0
+        for kind, count in (("double_block", 4), ("single_block", 2)):
+            for number in range(count):
+                model.set_model_patch_replace(replacement, "dit", kind, number)
+        run(flux, model, hole())
+    assert "nothing was erased, only painted anew" in caplog.text
+
+
 def area(flux):
     return flux.conditioning(1, area=(6, 8, 0, 0), strength=1.0)
 
