@@ -9,24 +9,19 @@ drawn again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import torch
 from torch.nn.functional import adaptive_max_pool2d
-from tqdm import tqdm
 
 from ..core.metrics import bootstrapped
 from ..demo.codec import decode
-from ..demo.pipeline import CFG, WEIGHTS, TinyFlux
-from ..demo.recogniser import Recogniser, load_recogniser, read, things_in
+from ..demo.pipeline import CFG, TinyFlux
+from ..demo.recogniser import Recogniser, read, things_in
 from ..demo.world import prompt_of
-from . import options as shared
-from .evaluate_options import REPORTING, TUNING, WORLDS
-from .map_options import Case, case, current_maps, current_mask, one_pass
-from .place import Lines
+from . import painting
+from .map_options import Case, current_maps, current_mask, one_pass
 
 STEPS = 12
 WAYS = {"painted anew": (False, False), "painted anew, the ground's prompt": (False, True),
@@ -63,24 +58,9 @@ def table(scenes: list[dict[str, list[float]]]) -> Iterator[str]:
 
 
 @click.command(help=__doc__)
-@click.option("--weights", type=shared.EXISTING_FOLDER, default=WEIGHTS, help="Folder of other weights of the tiny model.")
-@click.option("--world", type=click.Choice(list(WORLDS)), default="plain", show_default=True)
-@click.option("--scenes", type=click.IntRange(2), default=60, show_default=True)
-@click.option("--tuning", is_flag=True, help=f"Scenes to choose on, from seed {TUNING}; else those to report on, from {REPORTING}.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="One line of JSON a scene; scenes that are in it are not painted again.")
-def command(weights: Path, world: str, scenes: int, tuning: bool, out: Path | None) -> None:
-    model, recogniser, first = TinyFlux(weights), load_recogniser(), TUNING if tuning else REPORTING
-    try:
-        ledger = Lines(out, {"world": world, "weights": str(weights), "steps": STEPS}, "--out")
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    done = {line["seed"] for line in ledger.lines}
-    for seed in tqdm([s for s in range(first, first + scenes) if s not in done], unit="scene", file=sys.stderr):
-        ledger.add({"seed": seed, "found": figures(model, recogniser, case(model, seed, WORLDS[world]))})
-    found = [line["found"] for line in ledger.lines if first <= line["seed"] < first + scenes]
-    click.echo(f"\n{world.capitalize()} world, {scenes} scenes, seeds {first} to {first + scenes - 1}; there is something to erase in "
-               f"{sum(map(bool, found))} of them.\n\n" + "\n".join(table([one for one in found if one])))
+@painting.options(scenes=60)
+def command(**asked) -> None:
+    painting.report(figures, table, "there is something to erase", STEPS, **asked)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,20 @@ the recogniser reads it in the picture. Intervals: 95%, scenes drawn again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
-from tqdm import tqdm
 
 from ..core.metrics import bootstrapped
 from ..core.saliency import Saliency
 from ..demo.codec import decode, encode
-from ..demo.pipeline import WEIGHTS, TinyFlux
-from ..demo.recogniser import Recogniser, load_recogniser, read, things_in
-from . import options as shared
-from .evaluate_options import REPORTING, TUNING, WORLDS
-from .map_options import Case, case, current_maps, current_mask, one_pass
-from .place import Lines
+from ..demo.pipeline import TinyFlux
+from ..demo.recogniser import Recogniser, read, things_in
+from . import painting
+from .map_options import Case, current_maps, current_mask, one_pass
 
 WAYS = {"auto": ("auto", True), "the paper's mask": ("mean", False), "the thing itself": None}
 STEPS = 6
@@ -75,24 +70,9 @@ def table(scenes: list[dict]) -> Iterator[str]:
 
 
 @click.command(help=__doc__)
-@click.option("--weights", type=shared.EXISTING_FOLDER, default=WEIGHTS, help="Folder of other weights of the tiny model.")
-@click.option("--world", type=click.Choice(list(WORLDS)), default="plain", show_default=True)
-@click.option("--scenes", type=click.IntRange(2), default=40, show_default=True)
-@click.option("--tuning", is_flag=True, help=f"Scenes to choose on, from seed {TUNING}; else those to report on, from {REPORTING}.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="One line of JSON a scene; scenes that are in it are not painted again.")
-def command(weights: Path, world: str, scenes: int, tuning: bool, out: Path | None) -> None:
-    model, recogniser, first = TinyFlux(weights), load_recogniser(), TUNING if tuning else REPORTING
-    try:
-        ledger = Lines(out, {"world": world, "weights": str(weights), "steps": STEPS}, "--out")
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    done = {line["seed"] for line in ledger.lines}
-    for seed in tqdm([s for s in range(first, first + scenes) if s not in done], unit="scene", file=sys.stderr):
-        ledger.add({"seed": seed, "found": figures(model, recogniser, case(model, seed, WORLDS[world]))})
-    found = [line["found"] for line in ledger.lines if first <= line["seed"] < first + scenes]
-    click.echo(f"\n{world.capitalize()} world, {scenes} scenes, seeds {first} to {first + scenes - 1}; the thing is read in "
-               f"{sum(map(bool, found))} of them.\n\n" + "\n".join(table([one for one in found if one])))
+@painting.options(scenes=40)
+def command(**asked) -> None:
+    painting.report(figures, table, "the thing is read", STEPS, **asked)
 
 
 if __name__ == "__main__":

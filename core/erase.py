@@ -5,7 +5,7 @@ Self-attention redirection as in Attentive Eraser (arXiv 2412.12974), in models 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ class Hole:
 
     inside: Tensor
     outside: Tensor
+    _places: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, mask: Tensor, patch: int) -> Hole:
@@ -34,6 +35,14 @@ class Hole:
     def all_of(cls, masks: Tensor, patch: int) -> list[Hole]:
         """Of masks B x h x w: one for all pictures, if they are alike, or one each."""
         return [cls.of(mask, patch) for mask in (masks[:1] if bool((masks == masks[:1]).all()) else masks)]
+
+    def places(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Among `count` tokens, of which the picture's begin with `first`: those that are inside, and those that these may see. The same
+        in every attention of a run, so they are put together once."""
+        if (first, count) not in self._places:
+            tokens, end = torch.arange(count, device=self.inside.device), first + len(self.inside) + len(self.outside)
+            self._places[first, count] = first + self.inside, torch.cat((tokens[:first], first + self.outside, tokens[end:]))
+        return self._places[first, count]
 
     def to(self, device: torch.device) -> Hole:
         return Hole(self.inside.to(device), self.outside.to(device))
@@ -55,10 +64,7 @@ def look_outside(out: Tensor, q: Tensor, k: Tensor, v: Tensor, holes: list[Hole]
     [hole] = holes
     if not len(hole.inside):
         return out
-    first, count = first % k.shape[2], len(hole.inside) + len(hole.outside)
-    tokens = torch.arange(k.shape[2], device=k.device)
-    asking = first + hole.inside
-    seen = torch.cat((tokens[:first], first + hole.outside, tokens[first + count:]))
+    asking, seen = hole.places(first % k.shape[2], k.shape[2])
     if mask is not None:
         mask = mask[None] if mask.ndim == 2 else mask
         mask = mask[:, None] if mask.ndim == 3 else mask

@@ -113,7 +113,7 @@ class Capture:
             return executor(*args, **kwargs)
         given = self.watch.given(args, kwargs)
         compiled.begin(self, given["context"], given[self.watch.order[1]], given.get("guidance"))
-        return self.watch.call(executor, args, kwargs)
+        return self.watch.call(executor, given, len(args))
 
     def attention(self, place: Place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block: the attention as it would have been, and a look at it."""

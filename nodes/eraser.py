@@ -86,7 +86,7 @@ class Eraser:
         kwargs.pop(self.name, None)
         if not torch.compiler.is_compiling() and not self.holes:  # compiled code must do for every call
             return executor(*args, **kwargs)
-        return self.watch.call(executor, args, kwargs)
+        return self.watch.call(executor, self.watch.given(args, kwargs), len(args))
 
     def attention(self, place: Place, override, function, q, k, v, heads, *args, **kwargs):
         """optimized_attention_override of one block."""

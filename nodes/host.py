@@ -150,7 +150,7 @@ def record_image(model, family, inputs: ConceptInputs, latent: Tensor, image_siz
     The pass stops at the attention of the last block that is recorded. conditioning: ComfyUI's CONDITIONING.
     """
     patched, runs = model.clone(), ConceptRuns()
-    Capture.detach_all(patched)  # a sampler's Concept Attention or Concept Region before this node has no part in it
+    Capture.detach_all(patched)  # what of ours stands before this node, for a sampler, has no part in it
     LiveRegions.detach(patched)
     Eraser.detach(patched)
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, compiled.COMPILE_KEY)  # too little is run to be worth compiling

@@ -56,11 +56,10 @@ class Watch:
         """What the transformer is called with, by name."""
         return {**dict(zip(self.order, args)), **kwargs}
 
-    def call(self, executor, args: tuple, kwargs: dict):
-        """A call of the transformer within its wrapper, watched."""
-        given = self.given(args, kwargs)
+    def call(self, executor, given: dict, positional: int):
+        """A call of the transformer within its wrapper, watched; so many of what is given as it was, without their names."""
         given["transformer_options"] = self.options(executor.class_obj, given.get("transformer_options") or {}, given["x"])
-        return executor(*[given.pop(name) for name in self.order[:len(args)]], **given)
+        return executor(*[given.pop(name) for name in self.order[:positional]], **given)
 
     def options(self, transformer, options: dict, x: Tensor) -> dict:
         """transformer_options in which every block is watched: by a replacement, or, where ComfyUI lets none be replaced, by its number,

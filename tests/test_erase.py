@@ -6,9 +6,11 @@ from click.testing import CliRunner
 from torch.nn.functional import scaled_dot_product_attention
 
 from concept_saliency.cli import evaluate_erase as erase
+from concept_saliency.cli.evaluate_options import TUNING
 from concept_saliency.cli.map_options import case
 from concept_saliency.core.erase import Hole, look_outside
 from concept_saliency.demo.pipeline import TinyFlux
+from concept_saliency.demo.recogniser import load_recogniser
 
 TEXT = 3
 
@@ -91,7 +93,7 @@ def test_nothing_to_erase_is_nothing_done():
 
 
 def test_the_tiny_flux_erases_what_it_would_paint_again(tiny):
-    found = erase.figures(tiny, erase.load_recogniser(), case(tiny, erase.TUNING + 3, False))
+    found = erase.figures(tiny, load_recogniser(), case(tiny, TUNING + 3, False))
     assert list(found) == list(erase.WAYS)
     gone, alone, off = found["erased"]
     assert gone == alone == 1 and off < 10 < found["painted anew"][2]
@@ -99,7 +101,7 @@ def test_the_tiny_flux_erases_what_it_would_paint_again(tiny):
 
 def test_a_scene_whose_thing_is_not_read_has_no_figures(tiny, monkeypatch):
     monkeypatch.setattr(erase, "things_in", lambda read: [[]])
-    assert erase.figures(tiny, erase.load_recogniser(), case(tiny, erase.TUNING, False)) == {}
+    assert erase.figures(tiny, load_recogniser(), case(tiny, TUNING, False)) == {}
 
 
 def test_the_command_goes_on_from_its_lines_and_refuses_those_of_another_world(tmp_path, monkeypatch):
@@ -116,6 +118,6 @@ def test_the_command_goes_on_from_its_lines_and_refuses_those_of_another_world(t
     assert first.exit_code == 0 and "erase in 1 of them" in first.output
     assert "| erased | 1 | 1.000 (1.000 to 1.000) | 0.500 (0.500 to 0.500) | 7.000 (7.000 to 7.000) |" in first.output
     assert CliRunner().invoke(erase.command, [*asked, "3"]).exit_code == 0
-    assert seen == [erase.TUNING, erase.TUNING + 1, erase.TUNING + 2]
+    assert seen == [TUNING, TUNING + 1, TUNING + 2]
     other = CliRunner().invoke(erase.command, [*asked, "2", "--world", "hard"])
     assert other.exit_code == 2 and "another evaluation (world)" in other.output

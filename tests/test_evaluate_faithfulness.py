@@ -5,9 +5,11 @@ import torch
 from click.testing import CliRunner
 
 from concept_saliency.cli import evaluate_faithfulness as faith
+from concept_saliency.cli.evaluate_options import TUNING
 from concept_saliency.cli.map_options import case
 from concept_saliency.demo.codec import decode
 from concept_saliency.demo.pipeline import TinyFlux
+from concept_saliency.demo.recogniser import load_recogniser
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ class Grey:
 
 def test_a_thing_that_is_painted_grey_is_gone_and_elsewhere_it_stays(tiny, monkeypatch):
     monkeypatch.setattr(faith, "WAYS", {way: faith.WAYS[way] for way in ("auto", "the thing itself")})
-    found = faith.figures(Grey(tiny), faith.load_recogniser(), case(tiny, faith.TUNING, False))
+    found = faith.figures(Grey(tiny), load_recogniser(), case(tiny, TUNING, False))
     assert list(found) == ["auto", "the thing itself"]
     for figures in found.values():
         assert set(figures) == set(faith.COLUMNS) and 0 < figures["share"] < 0.5
@@ -75,6 +77,6 @@ def test_the_command_goes_on_from_its_lines_and_refuses_those_of_another_world(t
     first = CliRunner().invoke(faith.command, [*asked, "2"])
     assert first.exit_code == 0 and "read in 1 of them" in first.output and "| auto | 0.500 (0.500 to 0.500) |" in first.output
     assert CliRunner().invoke(faith.command, [*asked, "3"]).exit_code == 0
-    assert seen == [faith.TUNING, faith.TUNING + 1, faith.TUNING + 2]
+    assert seen == [TUNING, TUNING + 1, TUNING + 2]
     other = CliRunner().invoke(faith.command, [*asked, "2", "--world", "hard"])
     assert other.exit_code == 2 and "another evaluation (world)" in other.output
