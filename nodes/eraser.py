@@ -56,7 +56,7 @@ class Eraser:
         try:
             holes = Hole.all_of(masks, self.family.PATCH)
         except ValueError as error:
-            raise ValueError(f"Erase under Mask: {error}; invert the one on the latent.") from error
+            raise ValueError(f"Erase under Mask: {error}; invert the one on the latent, or grow it less.") from error
         if not any(len(hole.inside) for hole in holes):
             logging.warning("Erase under Mask: the latent's mask is empty, and nothing is erased.")
         outer = self.holes, self.sides, self.met
