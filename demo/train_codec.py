@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import l1_loss
 
 from .codec import decode, encode, load_codec, make_codec, save_codec
+from .muon import has_bfloat16
 from .world import make_scene
 
 CROP, BATCH, RATE = 64, 16, 1e-3
@@ -59,7 +60,7 @@ def main():
             group["lr"] = RATE * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 - progress))
         x = crops(rng)
         z = encode(codec, x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch.device("cpu"))):
             y = codec.decode(z + 0.05 * torch.randn_like(z)).sample / 2 + 0.5  # it must bear small errors
         y = y.float()
         error = (y - x).square().mean()

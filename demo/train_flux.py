@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .codec import as_matrix, load_codec
 from .flux import Flux, pack
+from .muon import Muon, has_bfloat16
 from .text import TextEncoder, Tokenizer, pad
 from .world import make_scene
 
@@ -77,14 +78,13 @@ class Training:
 
     def __init__(self, device: torch.device):
         self.device = device
-        # in bfloat16 where the device computes in it; CPUs that only pretend to are fifty times slower so
-        self.half = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.half = has_bfloat16(device)
         self.flux, self.text = Flux().to(device), TextEncoder(len(Tokenizer())).to(device)
         matrices, others = [], []
         for name, p in [*self.flux.named_parameters(), *self.text.named_parameters()]:
             inner = p.ndim == 2 and ("_blocks." in name or name.startswith("layer.")) and "mod" not in name
             (matrices if inner else others).append(p)
-        self.optimisers = [torch.optim.Muon(matrices, lr=0.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        self.optimisers = [Muon(matrices, lr=0.0, weight_decay=0.01, dtype=torch.bfloat16 if self.half else torch.float32),
                            torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)]
         self.step, self.seconds, self.log = 0, 0.0, []
         self.average = {}

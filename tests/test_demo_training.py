@@ -7,6 +7,7 @@ import torch
 from concept_saliency.cli import evaluate_things as things
 from concept_saliency.cli.evaluate import HELD_OUT
 from concept_saliency.demo import train_flux
+from concept_saliency.demo.muon import Muon
 from concept_saliency.demo.pipeline import WEIGHTS, TinyFlux
 from concept_saliency.demo.recogniser import CLASSES, is_whole, load_recogniser, read, things_in
 from concept_saliency.demo.train_recogniser import as_tensors
@@ -53,6 +54,22 @@ def test_training_goes_on_from_a_checkpoint_and_from_exported_weights(tmp_path):
         losses.append(one.update(*batch, 1e-3, one.flux))
     assert again.step == 2 and losses[0] == losses[1]
     assert all(torch.equal(a, b) for a, b in zip(training.weights().values(), again.weights().values()))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0), (torch.float32, 1.5e-3)])
+def test_muon_is_pytorchs(dtype, tolerance):
+    torch.manual_seed(0)
+    begun = [torch.randn(shape) for shape in ((32, 96), (96, 32), (32, 96))]
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in begun] for _ in range(2))
+    optimisers = (Muon(ours, lr=0.02, weight_decay=0.01, dtype=dtype),
+                  torch.optim.Muon(theirs, lr=0.02, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    for _ in range(4):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    assert all((a - b).abs().max() <= tolerance and (a - start).abs().mean() > 0.005 for a, b, start in zip(ours, theirs, begun))
 
 
 def test_noise_is_high_for_posed_scenes_and_low_for_the_others():
