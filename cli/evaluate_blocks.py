@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..core import masks
 from ..core.families import BLOCKS, Defaults
-from ..core.metrics import bootstrapped, iou
+from ..core.metrics import bootstrapped, bootstrapped_auroc, iou
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.codec import encode
@@ -81,19 +81,6 @@ def best_of(figures: dict[Setting, Figures], space: str, layers: Sequence[str]) 
     return max((s for s in figures if s.space == space and s.layers in layers), key=lambda s: bootstrapped(figures[s].ious)[0])
 
 
-def auroc(presences: Sequence[Sequence[tuple[bool, float]]], draws: int = 200) -> tuple[float, float, float]:
-    """How well presence tells what is there from what is not: area under the ROC curve, and its bootstrap interval over scenes."""
-    from sklearn.metrics import roc_auc_score
-
-    def area(scenes) -> float:
-        return float(roc_auc_score(*zip(*itertools.chain.from_iterable(scenes))))
-
-    rng = np.random.default_rng(0)
-    drawn = [area([presences[i] for i in rng.integers(len(presences), size=len(presences))]) for _ in range(draws)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return area(presences), float(low), float(high)
-
-
 def defaults_of(setting: Setting, double: int, before: Defaults) -> Defaults:
     """A setting as what "auto" means; from which step on is not measured here and stays as it was."""
     first, last = map(int, setting.layers.split("-"))
@@ -112,7 +99,7 @@ def table(rows: dict[tuple[str, str], Setting], found: dict[Setting, Figures]) -
         beside = "" if ious is plain else f"{more[0]:+.3f} ({more[1]:+.3f} to {more[2]:+.3f})"
         yield (f"| {blocks} | {space} | {s.layers} | {s.noise_level:g} | {s.temperature:g} | {written(*bootstrapped(ious))} | {beside} | "
                f"{np.median([v for scene in ious for v in scene]):.3f} | {written(*bootstrapped(found[s].precisions))} | "
-               f"{written(*auroc(found[s].presences))} |")
+               f"{written(*bootstrapped_auroc(found[s].presences))} |")
 
 
 @click.command(help=__doc__)

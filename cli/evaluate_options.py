@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -19,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..core import masks
-from ..core.metrics import bootstrapped, boundary_iou, iou, leakage
+from ..core.metrics import bootstrapped, bootstrapped_auroc, boundary_iou, iou, leakage
 from ..core.recording import SPACES
 from ..core.saliency import Saliency
 from ..demo.pipeline import WEIGHTS, TinyFlux
@@ -71,22 +70,11 @@ def figures(model: TinyFlux, case: Case, options: dict[str, Option]) -> dict[str
     return found
 
 
-def auroc(scenes: Iterable[Figures]) -> float:
-    """How well presence tells what is there from what is absent: area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(*zip(*chain.from_iterable(scene["presence"] for scene in scenes))))
-
-
 def estimate(scenes: Sequence[Figures], metric: str, reference: Sequence[Figures] | None = None) -> tuple[float, float, float]:
     """A metric, or its difference to the reference's on the same scenes, and the ends of its interval."""
     if metric == AUROC:
-        def of(pick: Sequence[int]) -> float:
-            return auroc(scenes[i] for i in pick) - (auroc(reference[i] for i in pick) if reference else 0.0)
-
-        drawn = [of(pick) for pick in np.random.default_rng(0).integers(len(scenes), size=(1000, len(scenes)))]
-        low, high = np.quantile(drawn, (0.025, 0.975))
-        return of(range(len(scenes))), float(low), float(high)
+        presences, before = ([scene["presence"] for scene in some] if some else None for some in (scenes, reference))
+        return bootstrapped_auroc(presences, before)
     found = [(scene[metric], before[metric]) for scene, before in zip(scenes, reference or scenes) if metric in scene]  # not in all
     return bootstrapped([[a - b for a, b in zip(*pair)] if reference else pair[0] for pair in found])
 

@@ -22,7 +22,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from tqdm import tqdm
 
 from ..core import masks, render
-from ..core.metrics import boundary_iou, iou
+from ..core.metrics import bootstrapped_auroc, boundary_iou, iou
 from ..core.recording import SPACES
 from ..core.saliency import saliency
 from ..demo.codec import decode, encode
@@ -118,15 +118,12 @@ def grid_ceilings(pictures: Iterable[Picture], patch: int = 16) -> tuple[float, 
 
 def presence_auroc(model: TinyFlux, seeds) -> float:
     """How well presence tells the things in a scene from those that are not, all asked for at once: area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    truth, scores = [], []
+    pictures = []
     for seed in tqdm(seeds, desc="presence", unit="scene", file=sys.stderr):
         image, _, there, _ = scene(seed)
         result = saliency(model.record(image, ", ".join(THINGS), seed=seed)["output"])
-        truth += [thing in there for thing in THINGS]
-        scores += result.presence[0].tolist()
-    return float(roc_auc_score(truth, scores))
+        pictures.append([(thing in there, float(value)) for thing, value in zip(THINGS, result.presence[0])])
+    return bootstrapped_auroc(pictures)[0]
 
 
 class Drawing(NamedTuple):

@@ -22,12 +22,6 @@ def test_whatever_can_be_chosen_can_be_said_by_defaults(singles):
         assert (made.first_step, made.temperature) == (0.4, 3.0)
 
 
-def test_presence_is_ranked_over_all_scenes():
-    """By hand: of the four pairs of one that is there and one that is not, three are in order."""
-    area, low, high = evaluate_blocks.auroc([[(True, 0.9), (False, 0.2)], [(True, 0.4), (False, 0.6)]])
-    assert area == pytest.approx(0.75) and 0 <= low <= area <= high <= 1
-
-
 def test_the_command_prints_its_table_and_writes_what_auto_means(tmp_path, monkeypatch):
     weights = shutil.copytree(WEIGHTS, tmp_path / "weights")
     monkeypatch.setattr(evaluate_blocks, "NOISE_LEVELS", (0.45,))

@@ -1,9 +1,19 @@
 """Figures of masks, by hand."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
-from concept_saliency.core.metrics import ClassMetrics, SegmentationMetrics, ThingMetrics, bootstrapped, boundary_iou, iou
+from concept_saliency.core.metrics import (
+    ClassMetrics,
+    SegmentationMetrics,
+    ThingMetrics,
+    bootstrapped,
+    bootstrapped_auroc,
+    boundary_iou,
+    iou,
+)
 
 
 def block(rows: slice, columns: slice, size=(10, 10)) -> torch.Tensor:
@@ -99,3 +109,20 @@ def test_the_scale_and_the_zero_of_coefficients_do_not_matter():
     first.add(coefficients, label)
     other.add(8 * coefficients - 16, label)
     assert (other.correct, other.mean_average_precision) == (first.correct, pytest.approx(first.mean_average_precision))
+
+
+def test_presence_is_ranked_over_all_pictures_as_sklearn_does():
+    """By hand: of the four pairs of one that is there and one that is not, three are in order."""
+    area, low, high = bootstrapped_auroc([[(True, 0.9), (False, 0.2)], [(True, 0.4), (False, 0.6)]])
+    assert area == 0.75 and 0 <= low <= area <= high <= 1
+    rng = np.random.default_rng(1)
+    pictures, others = ([[(bool(i % 2), float(v)) for i, v in enumerate(rng.integers(0, 6, 5))] for _ in range(7)] for _ in range(2))
+    picks = np.random.default_rng(0).integers(7, size=(40, 7))
+
+    def areas(scenes):
+        return np.array([roc_auc_score(*zip(*(pair for i in pick for pair in scenes[i]))) for pick in (range(7), *picks)])
+
+    for reference in (None, others):
+        values = areas(pictures) - (areas(reference) if reference else 0)
+        expected = (values[0], *np.quantile(values[1:], (0.025, 0.975)))
+        assert bootstrapped_auroc(pictures, reference, draws=40) == pytest.approx(expected)
