@@ -175,10 +175,11 @@ def sd35():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A real ComfyUI, started when the first test asks for it; the pack lies in its custom_nodes under live_server.FOLDER."""
+    """A real ComfyUI with previews, started when the first test asks for it and used by all that need no other; the pack lies in its
+    custom_nodes under live_server.FOLDER."""
     from live_server import FOLDER, Server
 
-    with Server(HOST, tmp_path_factory.mktemp("comfyui"), name=FOLDER) as running:
+    with Server(HOST, tmp_path_factory.mktemp("comfyui"), "--preview-method", "latent2rgb", name=FOLDER) as running:
         shutil.copy(HOST / "input" / "example.png", running.folder / "input")  # as in every ComfyUI
         yield running
 

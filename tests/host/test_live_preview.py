@@ -17,8 +17,8 @@ from comfy_execution.utils import CurrentNodeContext
 from concept_saliency.core.saliency import saliency
 from concept_saliency.nodes import live_preview
 from concept_saliency.nodes.concept_attention import ConceptAttentionApply
-from conftest import HOST, REPOSITORY
-from live_server import Server, to_api
+from conftest import REPOSITORY
+from live_server import to_api
 from oracle import of, traces
 from PIL import Image
 
@@ -128,12 +128,6 @@ def test_nothing_is_left_after_an_interrupt_or_an_error(flux, clip, watcher, mon
     gc.collect()
     assert gone() is None and not [o for o in gc.get_objects() if isinstance(o, live_preview.LiveSaliency)]
     assert torch.equal(flux.sample(patched(flux, clip)[0]), flux.sample(flux.patcher)) and len(watcher.told) == 3
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui"), "--preview-method", "latent2rgb") as running:
-        yield running
 
 
 def quickstart(server, live: bool) -> dict:

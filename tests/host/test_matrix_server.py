@@ -77,12 +77,6 @@ def test_options(usual, tmp_path, options):
         assert not torch.equal(maps(server, "again"), maps(server, "with"))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
-        yield running
-
-
 def test_free_between_runs_and_while_one_is_queued(server):
     run(server, name="first")
     server.post("/free", {"unload_models": True, "free_memory": True})

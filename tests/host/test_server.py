@@ -7,15 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from conftest import HOST, REPOSITORY
+from conftest import REPOSITORY
 from PIL import Image
-from live_server import Server, to_api
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Server(HOST, tmp_path_factory.mktemp("comfyui")) as running:
-        yield running
+from live_server import to_api
 
 
 @pytest.fixture(scope="module")
