@@ -73,8 +73,8 @@ def figures(model: TinyFlux, case: Case, options: dict[str, Option]) -> dict[str
 def estimate(scenes: Sequence[Figures], metric: str, reference: Sequence[Figures] | None = None) -> tuple[float, float, float]:
     """A metric, or its difference to the reference's on the same scenes, and the ends of its interval."""
     if metric == AUROC:
-        presences, before = ([scene["presence"] for scene in some] if some else None for some in (scenes, reference))
-        return bootstrapped_auroc(presences, before)
+        presences = [scene["presence"] for scene in scenes]
+        return bootstrapped_auroc(presences, [scene["presence"] for scene in reference] if reference else None)
     found = [(scene[metric], before[metric]) for scene, before in zip(scenes, reference or scenes) if metric in scene]  # not in all
     return bootstrapped([[a - b for a, b in zip(*pair)] if reference else pair[0] for pair in found])
 
