@@ -142,8 +142,8 @@ def bootstrapped_auroc(pictures: Sequence[Presences], reference: Sequence[Presen
 
     Pictures are drawn together, as by `bootstrapped`. Over all of them, some concepts are there and some are not.
     """
-    once, picks = np.ones((1, len(pictures))), np.random.default_rng(0).integers(len(pictures), size=(draws, len(pictures)))
-    times = np.concatenate((once, np.array([np.bincount(pick, minlength=len(pictures)) for pick in picks])))
+    picks = [np.arange(len(pictures)), *np.random.default_rng(0).integers(len(pictures), size=(draws, len(pictures)))]
+    times = np.array([np.bincount(pick, minlength=len(pictures)) for pick in picks])
     values = _aurocs(pictures, times) - (_aurocs(reference, times) if reference is not None else 0)
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return float(values[0]), float(low), float(high)
