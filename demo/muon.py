@@ -19,11 +19,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights that are matrices, and nothing else. `dtype`: in which they are made orthogonal."""
+    """`dtype`: in which the steps are made orthogonal. Raises ValueError for weights that are no matrices; give those to AdamW."""
 
     def __init__(self, params, lr: float, weight_decay: float = 0.1, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
+        if shapes := {tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim != 2}:
+            raise ValueError(f"weights of shapes {sorted(shapes)}, expected matrices; give the others to AdamW")
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -158,6 +158,10 @@ def main():
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     args = parser.parse_args()
+    needed = [args.out / "codec.safetensors", *(args.init / f"{part}.safetensors" for part in ("flux", "text") if args.init)]
+    if missing := [str(path) for path in needed if not path.exists()]:
+        parser.error(f"there is no {' and no '.join(missing)}; a codec is made by train_codec, or copied from demo/weights, and --init "
+                     "is a folder that this command has written, or demo/weights")
     torch.manual_seed(args.seed)
     training, checkpoint = Training(args.device), args.out / "checkpoint.pt"
     if checkpoint.exists():

@@ -72,6 +72,19 @@ def test_muon_is_pytorchs(dtype, tolerance):
     assert all((a - b).abs().max() <= tolerance and (a - start).abs().mean() > 0.005 for a, b, start in zip(ours, theirs, begun))
 
 
+def test_muon_is_for_matrices():
+    with pytest.raises(ValueError, match=r"shapes \[\(3,\)\], expected matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 3))], lr=0.1)
+
+
+def test_training_says_what_it_lacks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_flux", "--out", str(tmp_path), "--init", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        train_flux.main()
+    told = capsys.readouterr().err
+    assert all(f"{part}.safetensors" in told for part in ("codec", "flux", "text")) and "train_codec" in told
+
+
 def test_noise_is_high_for_posed_scenes_and_low_for_the_others():
     posed = np.arange(1000) % 2 == 0
     levels = train_flux.noise_levels(np.random.default_rng(0), posed, 256)
