@@ -166,21 +166,20 @@ def refine(maps: Tensor, image: Tensor, token: float) -> Tensor:
 
 def without_specks(inside: Tensor) -> Tensor:
     """A refined mask H x W bool without islands and holes that are too small to be meant."""
-    least = _SPECK * inside.numel()
-    return torch.from_numpy(~_large(~_large(inside.numpy(), least), least))
+    return torch.from_numpy(~large(~large(inside.numpy())))
 
 
-def _large(inside: np.ndarray, least: float) -> np.ndarray:
-    """The islands of a mask H x W bool that have at least so many pixels."""
+def large(inside: np.ndarray, least: float | None = None) -> np.ndarray:
+    """The islands of a mask H x W bool that have at least so many pixels; None: as many as no speck of a refined mask has."""
     islands, _ = ndimage.label(inside)
-    return inside & (np.bincount(islands.ravel()) >= least)[islands]
+    return inside & (np.bincount(islands.ravel()) >= (_SPECK * inside.size if least is None else least))[islands]
 
 
 def shape(given: Tensor, shaping: Shaping) -> Tensor:
     """One mask H x W bool -> H x W float32."""
     inside = given.numpy()
     if shaping.min_area:
-        inside = _large(inside, shaping.min_area)
+        inside = large(inside, shaping.min_area)
     if shaping.fill_holes:
         inside = ndimage.binary_fill_holes(inside)
     if shaping.grow:

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from .masks import refine, token_size
+from .masks import large, refine, token_size
 from .saliency import Saliency
 
 NOTHING = -1
@@ -23,11 +23,21 @@ _LEVELS = 24
 def labels(saliency: Saliency, image: Tensor | None = None) -> Tensor:
     """The winning concept of every pixel, B x H x W int64; NOTHING where a contrast concept wins.
 
-    image: B x H x W x 3 in 0..1; the borders then follow the picture's edges.
+    image: B x H x W x 3 in 0..1; the borders then follow the picture's edges, and specks of its texture go to what is around them.
     """
     maps = saliency.pixels(torch.cat((saliency.maps, saliency.contrast_maps), dim=1))
     winner = (maps if image is None else refine(maps, image, token_size(saliency))).argmax(dim=1)
-    return torch.where(winner < len(saliency.concepts), winner, NOTHING)
+    label = torch.where(winner < len(saliency.concepts), winner, NOTHING)
+    return label if image is None else torch.stack([_without_specks(one) for one in label])
+
+
+def _without_specks(label: Tensor) -> Tensor:
+    """A refined label picture H x W in which islands too small to be meant have the label of the nearest larger one."""
+    values = label.numpy()
+    meant = np.logical_or.reduce([large(values == value) for value in np.unique(values)])
+    if meant.all() or not meant.any():
+        return label
+    return torch.from_numpy(values[tuple(ndimage.distance_transform_edt(~meant, return_distances=False, return_indices=True))])
 
 
 def disjoint_masks(label: Tensor, count: int) -> Tensor:

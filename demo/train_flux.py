@@ -29,6 +29,8 @@ BATCHES = {128: 64, 192: 30, 256: 16}  # side in pixels -> pictures a step; smal
 EMPTY_CAPTIONS, EMA = 0.1, 0.99
 SEEDS = (2**40, 2**62)  # of training scenes: so many that none comes twice, and none that evaluation uses
 POSED = 0.5  # share of posed scenes; the others, of every kind, are seen at lower noise alone, where the layout is plain to see
+COUNTS = (0.3, 0.4, 0.3)  # odds of one, two and three things: several are harder to draw
+NAMELESS = 0.5  # share of sentences whose ground is just "background", as the paper's contrast words call it
 # Logits of the noise levels of posed scenes at 256 pixels, median 0.92: a thing covers many tokens, so that where it stands can be
 # told, and is decided, long before any one token shows it. The highest level of the other scenes.
 SHIFT, SPREAD, LOW = 2.5, 1.2, 0.8
@@ -46,7 +48,7 @@ class Scenes(IterableDataset):
         while True:
             side = int(rng.choice(list(BATCHES), p=size_odds(float(self.progress))))
             posed = rng.uniform(size=BATCHES[side]) < POSED
-            scenes = [make_scene(int(rng.integers(*SEEDS)), (side, side), bool(p)) for p in posed]
+            scenes = [make_scene(int(rng.integers(*SEEDS)), (side, side), bool(p), COUNTS, NAMELESS) for p in posed]
             images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 255
             latents = torch.einsum("bchw,ck->bkhw", pixel_unshuffle(images, 8), self.matrix) + self.offset[:, None, None]
             tokens = pad([[] if rng.uniform() < EMPTY_CAPTIONS else tokenizer(scene.caption) for scene in scenes])

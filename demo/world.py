@@ -94,15 +94,17 @@ def vocabulary() -> list[str]:
     return glue + list(THINGS) + list(GROUNDS)
 
 
-def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = False) -> Scene:
+def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = False, counts: Sequence[float] | None = None,
+               nameless: float = 0.35) -> Scene:
     """Draw the scene of `seed`; `size` is (height, width) in pixels. The same arguments give the same scene.
 
     posed: things are as large as fit, face one way, in even light, with their middles on a grid of an eighth of the side.
+    counts: odds of one, two and three things. nameless: share of sentences that call the ground just "background".
     """
     rng = np.random.default_rng([20260, seed])
     height, width = size
     ground = str(rng.choice(list(GROUNDS)))
-    count = int(rng.choice([1, 2, 3], p=[0.5, 0.4, 0.1] if posed else [0.35, 0.4, 0.25]))
+    count = int(rng.choice([1, 2, 3], p=counts or ([0.5, 0.4, 0.1] if posed else [0.35, 0.4, 0.25])))
     things = [str(t) for t in rng.choice(list(THINGS), size=count, replace=False)]
     picture = draw_ground(rng, ground, width, height, posed)
     owner = np.zeros((height, width), dtype=np.int8)  # 0 is the ground, i + 1 is things[i]
@@ -114,7 +116,7 @@ def make_scene(seed: int, size: tuple[int, int] = (256, 256), posed: bool = Fals
         centres.append(cx)
     masks = {thing: owner == index + 1 for index, thing in enumerate(things)}
     masks[ground] = owner == 0
-    caption = _caption(rng, things, centres, ground)
+    caption = _caption(rng, things, centres, ground, nameless)
     return Scene(np.asarray(picture), caption, masks, tuple(things), ground)
 
 
@@ -199,7 +201,7 @@ def draw_ground(rng, ground, width, height, posed=False):
     return picture
 
 
-def _caption(rng, things, centres, ground):
+def _caption(rng, things, centres, ground, nameless):
     """Mostly whole sentences; now and then a single word, as a concept is asked for, or a ground that is just "background"."""
     style = rng.uniform()
     if style < 0.1:
@@ -211,7 +213,7 @@ def _caption(rng, things, centres, ground):
         phrase = f"{_with_article(things[first])} {side} of {_with_article(things[second])}"
     else:
         phrase = " and ".join(_with_article(things[i]) for i in order)
-    templates = _UNNAMED if rng.uniform() < 0.35 else _NAMED
+    templates = _UNNAMED if rng.uniform() < nameless else _NAMED
     return str(rng.choice(templates)).format(things=phrase, ground=ground)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from concept_saliency.core.masks import refine, token_size
 from concept_saliency.core.regions import NOTHING, disjoint_masks, instance_labels, instances, islands, labels, peaks, point_prompts
 from concept_saliency.core.saliency import Saliency
 
@@ -32,6 +33,22 @@ def test_the_border_between_two_concepts_follows_the_picture():
     picture[:, :, :60] = 0.8
     plain, refined = labels(maps)[0], labels(maps, picture)[0]
     assert (plain[64] == 0).sum() == 64 and (refined[64] == 0).sum() == 60
+
+
+def test_a_refined_label_picture_has_no_specks():
+    """Dots of the picture that look like the other side, a tenth of the width away from the border, and one that is large enough to be meant."""
+    half = torch.zeros(8, 8)
+    half[:, :4] = 0.9
+    maps = seen(torch.stack((half * 0.3 + 0.4, 0.6 - half * 0.3)).tolist(), size=(256, 256))
+    picture = torch.zeros(1, 256, 256, 3)
+    picture[:, :, :128] = 0.8
+    picture[:, 20:250:24, 140:143] = 0.8  # 3 pixels each
+    picture[:, 100:112, 140:152] = 0.8
+    rough = (refine(maps.pixels(maps.maps), picture, token_size(maps)).argmax(dim=1) == 0)[0]
+    assert rough[20, 141] and rough[106, 146], "without more ado the dots are specks"
+    left = labels(maps, picture)[0] == 0
+    assert not left[20:98, 136:].any() and not left[120:, 136:].any(), "specks are gone"
+    assert left[100:112, 140:152].all() and left[:, :124].all(), "and what is larger stays"
 
 
 def test_islands_come_largest_first_with_their_boxes_and_their_own_pixels():
