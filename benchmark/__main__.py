@@ -27,7 +27,7 @@ from afterwards import afterwards  # noqa: E402
 from concept_saliency.core import masks  # noqa: E402
 from concept_saliency.core.families import BLOCKS  # noqa: E402
 from concept_saliency.core.stream import ConceptStream  # noqa: E402
-from turns import InTurns, Rows  # noqa: E402
+from turns import InTurns, Median, Rows  # noqa: E402
 
 MODULES = {"comfyui": "comfyui", "diffusers": "in_diffusers", "plain": "plain"}
 PEAKS = {"plain": None, "captured": "auto", "captured through the first single-stream block": "double and first single",
@@ -155,11 +155,12 @@ def own_part(flux, rounds: int) -> Rows:
     return rows
 
 
-def peak(on: str, depth: int, tokens: int) -> Rows:
+def peak(on: str, depth: int, batch: int, tokens: int) -> Rows:
     """Memory at the peak of captured runs over that of a plain one; each in a process of its own, on the device where there is one."""
     figures = []
     for kind in PEAKS:
-        command = [sys.executable, __file__, "--on", on, "--peak-of", kind, "--depth", str(depth), "--tokens", str(tokens)]
+        command = [sys.executable, __file__, "--on", on, "--peak-of", kind, "--depth", str(depth), "--tokens", str(tokens),
+                   "--batch", str(batch)]
         figures.append([float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) for _ in range(3)])
     plain, *captured = map(statistics.median, figures)
     place = "device" if torch.cuda.is_available() else "process"
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--on", choices=list(MODULES), default="comfyui" if "COMFYUI_HOST" in os.environ else "plain",
                         help="comfyui where COMFYUI_HOST is set, else plain")
     parser.add_argument("--depth", type=int, default=1, help="double-stream blocks; twice as many single-stream ones (Flux.1: 19)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
@@ -193,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.on == "comfyui" and "COMFYUI_HOST" not in os.environ:
         parser.error("--on comfyui needs COMFYUI_HOST, the folder of a ComfyUI, and its interpreter")
-    flux = importlib.import_module(MODULES[options.on]).Flux(options.depth)
+    flux = importlib.import_module(MODULES[options.on]).Flux(options.depth, options.batch)
     if options.peak_of:
         print(peak_of(options.peak_of, flux, options.tokens))
         return
@@ -211,7 +213,7 @@ def main() -> None:
         "growth": lambda: own_part(flux, rounds),
         "floor": lambda: where.floor(flux),
         "afterwards": lambda: afterwards(rounds),
-        "peak": lambda: peak(options.on, options.depth, options.tokens),
+        "peak": lambda: peak(options.on, options.depth, options.batch, options.tokens),
     }
     hosted = {"others", "live", "regions", "erase"}
     missing = {"comfyui": set(), "diffusers": {"floor", *hosted}, "plain": {"image", *hosted}}[options.on]
@@ -224,13 +226,15 @@ def main() -> None:
     name = torch.cuda.get_device_name() if flux.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     kind = str(model_of.DTYPE).removeprefix("torch.")
     print(f"\n{name}, torch {torch.__version__}, {options.on}, {options.depth} double and {2 * options.depth} single blocks of width "
-          f"{model_of.WIDTH}, {kind}, {model_of.TEXT} text tokens, medians of {rounds}\n\n| what | figure | |\n|---|---|---|")
-    print("\n".join(f"| {what} | {figure:.3f} | {note} |" for what, figure, note in rows))
+          f"{model_of.WIDTH}, {kind}, {model_of.TEXT} text tokens, {options.batch} at once, "
+          f"medians of {rounds} and their middle half\n\n| what | figure | |\n|---|---|---|")
+    print("\n".join(f"| {what} | {figure if isinstance(figure, Median) else f'{figure:.3f}'} | {note} |" for what, figure, note in rows))
     if options.profile:
         print("\n" + where.operations(flux))
     if options.json:
+        named = [{"what": what, "figure": figure, **getattr(figure, "__dict__", {}), "note": note} for what, figure, note in rows]
         options.json.write_text(json.dumps({"machine": name, "torch": torch.__version__, "on": options.on, "depth": options.depth,
-                                            "rows": [dict(zip(("what", "figure", "note"), row)) for row in rows]}, indent=1))
+                                            "batch": options.batch, "rows": named}, indent=1))
 
 
 if __name__ == "__main__":

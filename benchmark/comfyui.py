@@ -40,7 +40,8 @@ class Flux:
 
     naming = family
 
-    def __init__(self, depth: int):
+    def __init__(self, depth: int, batch: int):
+        self.batch = batch
         self.device = comfy.model_management.get_torch_device()
         settings = dict(image_model="flux", in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=WIDTH,
                         mlp_ratio=4.0, num_heads=HEADS, depth=depth, depth_single_blocks=2 * depth, axes_dim=list(AXES), theta=10_000,
@@ -112,7 +113,7 @@ class Flux:
             torch.cuda.synchronize()
 
     def sample(self, tokens: int, steps: int = 1) -> torch.Tensor:
-        latent = torch.zeros(1, 16, side(tokens), side(tokens))
+        latent = torch.zeros(self.batch, 16, side(tokens), side(tokens))
         noise = comfy.sample.prepare_noise(latent, 0)
         mask = None if self.share is None else left(self.share, tokens)[:, None]
         result = comfy.sample.sample(self.model, noise, steps, 1.0, "euler", "simple", self.positive, prompt(), latent,
@@ -123,7 +124,7 @@ class Flux:
     def look_at_picture(self, tokens: int, blocks="auto") -> None:
         """One pass of Concept Attention (Image)."""
         inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), blocks=blocks)
-        latent = torch.randn(1, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
+        latent = torch.randn(self.batch, 16, side(tokens), side(tokens), generator=torch.Generator().manual_seed(3))
         host.record_image(self.model, family, inputs, latent, (side(tokens) * 8,) * 2, prompt(), 0.5, [0])
         self.finish()
 

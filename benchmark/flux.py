@@ -46,8 +46,8 @@ class Bare:
     transformer, naming: see core/families. A subclass says how the transformer is built, called and looked into.
     """
 
-    def __init__(self, depth: int):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, depth: int, batch: int):
+        self.device, self.batch = torch.device("cuda" if torch.cuda.is_available() else "cpu"), batch
         self.concepts, self.window, self.blocks = 0, (0.0, 1.0), "auto"
         with torch.device("meta"):
             transformer = self.built(depth)
@@ -60,11 +60,15 @@ class Bare:
         return other
 
     def inputs(self, tokens: int) -> dict[str, torch.Tensor]:
-        """img 1 x N x 64, txt 1 x T x 4096, y 1 x 768, guidance: what a call is given besides the time."""
+        """img B x N x 64, txt B x T x 4096, y B x 768, guidance B: what a call is given besides the time."""
         generator, kind = torch.Generator().manual_seed(2), dict(device=self.device, dtype=DTYPE)
-        shapes = {"img": (1, tokens, 64), "txt": (1, TEXT, 4096), "y": (1, 768)}
-        given = {name: torch.randn(shape, generator=generator).to(**kind) for name, shape in shapes.items()}
-        return {**given, "guidance": torch.full((1,), 3.5, **kind)}
+        shapes = {"img": (tokens, 64), "txt": (TEXT, 4096), "y": (768,)}
+        given = {name: torch.randn(self.batch, *shape, generator=generator).to(**kind) for name, shape in shapes.items()}
+        return {**given, "guidance": self.each(3.5)}
+
+    def each(self, value: float) -> torch.Tensor:
+        """One number for every picture."""
+        return torch.full((self.batch,), value, device=self.device, dtype=DTYPE)
 
     def finish(self) -> None:
         if self.device.type == "cuda":

@@ -10,7 +10,7 @@ from concept_saliency.core.families.flux1 import diffusers as naming
 from concept_saliency.headless.capture import capture
 from concept_saliency.headless.image import one_pass
 from diffusers import FluxTransformer2DModel
-from flux import AXES, CONTRAST, DTYPE, HEADS, TEXT, WIDTH, Bare, names, vectors
+from flux import AXES, CONTRAST, HEADS, TEXT, WIDTH, Bare, names, vectors
 
 
 class Flux(Bare):
@@ -45,8 +45,7 @@ class Flux(Bare):
         call = self.call(tokens)
         img = call.pop("hidden_states")
         for now, then in pairwise(torch.linspace(1, 0, steps + 1).tolist()):
-            t = torch.full((1,), now, device=self.device, dtype=DTYPE)
-            img = img + (then - now) * self.transformer(hidden_states=img, timestep=t, return_dict=False, **call)[0]
+            img = img + (then - now) * self.transformer(hidden_states=img, timestep=self.each(now), return_dict=False, **call)[0]
         self.finish()
         return img
 
@@ -54,6 +53,6 @@ class Flux(Bare):
     def look_at_picture(self, tokens: int, blocks: str = "auto") -> None:
         """What saliency_of_image does between the encoders and the maps."""
         inputs = ConceptInputs(names(11), CONTRAST, vectors(11 + len(CONTRAST)), blocks=blocks)
-        call = {**self.call(tokens), "timestep": torch.full((1,), 0.5, device=self.device, dtype=DTYPE)}
+        call = {**self.call(tokens), "timestep": self.each(0.5)}
         one_pass(self.transformer, inputs, (self.side(tokens) * naming.PIXELS,) * 2, call, iter(()))
         self.finish()

@@ -10,7 +10,7 @@ from concept_saliency.core.recording import Recorder
 from concept_saliency.core.stream import ConceptStream
 from concept_saliency.demo.flux import Flux as PlainFlux
 from concept_saliency.demo.flux import FluxConfig
-from flux import AXES, CONTRAST, DTYPE, HEADS, WIDTH, Bare, names, vectors
+from flux import AXES, CONTRAST, HEADS, WIDTH, Bare, names, vectors
 
 
 class Flux(Bare):
@@ -30,9 +30,9 @@ class Flux(Bare):
         depth = len(family.blocks(self.transformer, singles))
         recorder = Recorder(names(self.concepts), CONTRAST, family.NAME, family.DEFAULTS, levels, depth, (grid[0] * family.PIXELS,) * 2,
                             singles=depth - len(family.blocks(self.transformer)))
-        text = vectors(self.concepts + len(CONTRAST)).to(img)
+        text = vectors(self.concepts + len(CONTRAST)).to(img).expand(self.batch, -1, -1)
         for now, then in pairwise(levels):
-            t, stream = torch.full((1,), now, device=img.device, dtype=DTYPE), None
+            t, stream = self.each(now), None
             if self.concepts and self.window[0] <= 1 - now <= self.window[1]:
                 stream = ConceptStream(family, self.transformer, text, t, given["guidance"], singles=singles)
             img = img + (then - now) * self.transformer(img, given["txt"], t, grid, given["y"], given["guidance"], stream and stream.watch,

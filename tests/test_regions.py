@@ -36,7 +36,7 @@ def test_the_border_between_two_concepts_follows_the_picture():
 
 
 def test_a_refined_label_picture_has_no_specks():
-    """Dots of the picture that look like the other side, a tenth of the width away from the border, and one that is large enough to be meant."""
+    """Dots of the picture that look like the other side, near the border, and one that is large enough to be meant."""
     half = torch.zeros(8, 8)
     half[:, :4] = 0.9
     maps = seen(torch.stack((half * 0.3 + 0.4, 0.6 - half * 0.3)).tolist(), size=(256, 256))
