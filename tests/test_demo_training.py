@@ -31,6 +31,17 @@ def test_posed_things_face_one_way_on_a_grid_and_the_same_seed_gives_the_same_ag
     assert repeated and all(np.ptp(found, axis=0).max() <= 1 for found in repeated), "but for a pixel at the picture's frame"
 
 
+def test_training_asks_for_more_scenes_of_several_things_on_nameless_grounds_and_other_scenes_stay_as_they_are():
+    some = [make_scene(seed, (48, 48), posed=True, counts=(0.0, 0.5, 0.5), nameless=1.0) for seed in range(40)]
+    assert {len(scene.things) for scene in some} == {2, 3}
+    assert all("background" in scene.caption.split() for scene in some if " " in scene.caption)
+    for seed in range(20):
+        usual, nameless = make_scene(seed, (48, 48)), make_scene(seed, (48, 48), nameless=1.0)
+        assert np.array_equal(usual.image, nameless.image), "the words change, the picture does not"
+    named = [scene for scene in (make_scene(seed, (48, 48), nameless=0.0) for seed in range(40)) if " " in scene.caption]
+    assert all(scene.ground in scene.caption.split() for scene in named)
+
+
 def test_prompts_are_captions_of_the_world():
     for prompt, asked in things.prompts(30, seed=1):
         assert set(prompt.split()) <= set(vocabulary()) and set(asked) <= set(THINGS) and len(set(asked)) == len(asked)
