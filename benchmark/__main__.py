@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--on", choices=list(MODULES), default="comfyui" if "COMFYUI_HOST" in os.environ else "plain",
                         help="comfyui where COMFYUI_HOST is set, else plain")
     parser.add_argument("--depth", type=int, default=1, help="double-stream blocks; twice as many single-stream ones (Flux.1: 19)")
-    parser.add_argument("--batch", type=int, default=1, help="pictures at once")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at once; growth, floor and afterwards are of one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=4096, help="the largest number of image tokens (4096: 1024 x 1024 pixels)")
     parser.add_argument("--json", type=Path)
@@ -232,7 +232,8 @@ def main() -> None:
     if options.profile:
         print("\n" + where.operations(flux))
     if options.json:
-        named = [{"what": what, "figure": figure, **getattr(figure, "__dict__", {}), "note": note} for what, figure, note in rows]
+        named = [{"what": what, "figure": figure, "note": note} | (vars(figure) if isinstance(figure, Median) else {})
+                 for what, figure, note in rows]
         options.json.write_text(json.dumps({"machine": name, "torch": torch.__version__, "on": options.on, "depth": options.depth,
                                             "batch": options.batch, "rows": named}, indent=1))
 
