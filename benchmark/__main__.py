@@ -195,6 +195,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.on == "comfyui" and "COMFYUI_HOST" not in os.environ:
         parser.error("--on comfyui needs COMFYUI_HOST, the folder of a ComfyUI, and its interpreter")
+    if options.batch < 1:
+        parser.error(f"--batch is {options.batch}, expected one picture or more")
     flux = importlib.import_module(MODULES[options.on]).Flux(options.depth, options.batch)
     if options.peak_of:
         print(peak_of(options.peak_of, flux, options.tokens))
