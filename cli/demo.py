@@ -16,7 +16,7 @@ EXAMPLES = options.examples(
               help="What to draw, in the tiny world's words.")
 @click.option("--concepts", default="balloon, tree, sand", show_default=True, help="What to look for.")
 @options.contrast
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Another seed, another picture.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=8, show_default=True, help="Another seed, another picture.")
 @options.out("demo-output")
 @options.as_json
 @click.pass_context

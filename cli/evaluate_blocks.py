@@ -32,7 +32,7 @@ from .evaluate import HELD_OUT, written
 from .evaluate_things import Picture, scene
 from .measure import Setting
 
-NOISE_LEVELS, TEMPERATURES = (0.2, 0.3, 0.45, 0.6), (1.0, 3.0, 10.0)
+NOISE_LEVELS, TEMPERATURES = (0.2, 0.3, 0.45, 0.6), (1.0, 3.0, 10.0, 30.0)
 
 
 @dataclass

@@ -22,11 +22,12 @@ from .world import make_scene
 
 FOLDER = Path(__file__).parent.parent / "web" / "docs" / "pictures"
 WIDTH = 900  # of a picture at most: a help page is narrow
-PROMPT, CONCEPTS, SEED = "a dragon and a house on grass", "dragon, house, grass", 4
-ERASED = "a cat and a tree on grass"
+# prompts and seeds that were chosen
+PROMPT, CONCEPTS, SEED = "a dragon and a tree on snow", "dragon, tree, snow", 11
+ERASED, ERASED_SEED = "a cat and a tree on grass", 11
 SCENE = ("cat", "car", "sand")  # two things and a ground that the default contrast words do not name
-DRAWN = ("a cat and a tree on sand", "a fish on water", "an apple on grass", "a moon and a boat on night",
-         "a car and a house on snow", "a balloon on sky")
+DRAWN = {"a balloon and a tree on sand": 8, "a fish on water": 8, "a car on floor": 10, "a moon and a boat on night": 6,
+         "a house and an apple on snow": 10, "a balloon on sky": 11}  # prompt -> seed
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     picture, recording = tiny.generate(PROMPT, CONCEPTS, seed=SEED)
     image = picture.movedim(1, -1)
     save("maps", [captioned(image, "picture"), *heat(saliency(recording), image)], 4)
-    save("demo", [captioned(tiny.generate(prompt, "background", seed=SEED)[0].movedim(1, -1), prompt) for prompt in DRAWN], 3)
+    save("demo", [captioned(tiny.generate(prompt, "background", seed=seed)[0].movedim(1, -1), prompt) for prompt, seed in DRAWN.items()], 3)
 
     save("erase", erased(tiny), 4)
 
@@ -61,7 +62,7 @@ def main() -> None:
 
 def erased(tiny: TinyFlux) -> list[Tensor]:
     """A picture, the mask of its first word, that erased, and the same mask merely painted anew."""
-    picture, recording = tiny.generate(ERASED, "cat, tree", seed=SEED)
+    picture, recording = tiny.generate(ERASED, "cat, tree", seed=ERASED_SEED)
     image, latents = picture.movedim(1, -1), encode(tiny.codec, picture)
     found = masks.mask(saliency(recording), "cat", image=image, shaping=masks.Shaping(grow=6, fill_holes=True))
     inside = adaptive_max_pool2d(found, latents.shape[-2:]) > 0.5

@@ -17,6 +17,7 @@ from .workflow_parts import (
     FLUX_DEV,
     FLUX_FILL,
     SAM3,
+    STRONGLY,
     THE_DRAWING,
     Setting,
     begin,
@@ -42,7 +43,7 @@ def see(at: Setting) -> Graph:
     latent = g.add("EmptySD3LatentImage", **at.size)
     g.place("2  Words and prompt", [words, *nodes, latent])
     sampled = g.add("KSampler", model=words["model"], positive=positive, negative=negative, latent_image=latent["LATENT"],
-                    **{**at.sampling, "steps": at.pick(20, 24), "seed": at.pick(7, 0)})  # the demo's seed is chosen
+                    **{**at.sampling, "steps": at.pick(20, 24), "seed": at.pick(7, 8)})  # the demo's seed is chosen
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
     if at.demo:
         shown = g.add("PreviewImage", "Picture", images=decoded["IMAGE"])
@@ -59,7 +60,7 @@ def see(at: Setting) -> Graph:
 def repaint(at: Setting) -> Graph:
     g = Graph(at["repaint_by_words"])
     m = begin(g, at, notes.REPAINT)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=11)
     saliency = look(g, at, m, picture, "dress, face, hair, sky, hill", "cat, tree")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("dress", "cat"),
                  grow=at.pick(12, 6), feather=at.pick(8, 3), fill_holes=True, tall=720)
@@ -77,7 +78,7 @@ def repaint(at: Setting) -> Graph:
 def background(at: Setting) -> Graph:
     g = Graph(at["change_background"])
     m = begin(g, at, notes.BACKGROUND)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a house on grass", seed=7)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a house on grass", seed=0)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "house, grass")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "house"),
                  grow=at.pick(6, 3), feather=at.pick(16, 4), fill_holes=True, invert=True, tall=720)
@@ -96,13 +97,13 @@ def background(at: Setting) -> Graph:
 def fill(at: Setting) -> Graph:
     g = Graph(at["flux_fill_inpainting"])
     m = begin(g, at, notes.FILL)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a fish and a flower on sand", seed=3)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a fish and a flower on sand", seed=7)
     saliency = look(g, at, m, picture, "clouds, girl, sky, hill", "fish, flower")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("clouds", "fish"),
                  grow=at.pick(24, 6), feather=at.pick(4, 3), fill_holes=True, tall=720)
     g.place("4  Mask of what to replace", [mask])
     positive, negative, nodes = prompts(g, at, m.clip, "Prompt: what the mask shall hold", at.pick(
-        THE_DRAWING.replace("clouds", "hot-air balloons"), "a mushroom and a flower on sand"), guidance=30.0)
+        THE_DRAWING.replace("clouds", "hot-air balloons"), "a balloon and a flower on sand"), guidance=30.0)
     room = g.add("InpaintModelConditioning", positive=positive, negative=negative, vae=m.vae, pixels=picture.image, mask=mask["mask"])
     sampled = g.add("KSampler", model=m.model, positive=room["positive"], negative=room["negative"], latent_image=room["latent"],
                     **at.sampling)
@@ -113,7 +114,7 @@ def fill(at: Setting) -> Graph:
 def erase(at: Setting) -> Graph:
     g = Graph(at["erase_by_words"])
     m = begin(g, at, notes.ERASE)
-    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=4)
+    picture = existing_picture(g, at, m, THE_DRAWING, "a cat and a tree on grass", seed=11)
     saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "cat, tree")
     mask = g.add("ConceptSaliencyToMask", saliency=saliency, image=picture.image, concept=at.pick("girl", "cat"),
                  grow=at.pick(24, 6), feather=at.pick(4, 2), fill_holes=True, tall=720)
@@ -131,9 +132,9 @@ def erase(at: Setting) -> Graph:
 def sam3(at: Setting) -> Graph:
     g = Graph(at["sam3_prompts"])
     m = begin(g, at, notes.SAM3, [SAM3])
-    picture = existing_picture(g, at, m, THE_DRAWING, "a robot and an apple on floor", seed=3)
-    saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "robot, apple")
-    points = g.add("ConceptSaliencyToSAM3", saliency=saliency, concept=at.pick("girl", "robot"))
+    picture = existing_picture(g, at, m, THE_DRAWING, "a house and an apple on snow", seed=10)
+    saliency = look(g, at, m, picture, "girl, sky, hill, clouds", "apple, house")
+    points = g.add("ConceptSaliencyToSAM3", saliency=saliency, concept=at.pick("girl", "apple"))
     inside = g.add("PreviewAny", "Points inside", source=points["positive_coords"])
     outside = g.add("PreviewAny", "Points outside", source=points["negative_coords"])
     boxes = g.add("DrawBBoxes", image=picture.image, bboxes=points["bboxes"])
@@ -151,28 +152,29 @@ def sam3(at: Setting) -> Graph:
 def two(at: Setting) -> Graph:
     g = Graph(at["two_concepts_two_prompts"])
     m = begin(g, at, notes.TWO)
-    first, second = "cat", at.pick("dog", "robot")
+    first, second = "cat", at.pick("dog", "balloon")
+    sampling = {**at.sampling, "seed": at.pick(7, 10)}  # the demo's seed is chosen
     words = g.add("ConceptAttentionApply", model=m.model, clip=m.clip, concepts=f"{first}, {second}", **at.contrast)
     whole, negative, nodes = prompts(g, at, m.clip, "Prompt of the first picture, and of the whole",
-                                     at.pick("a cat and a dog on a sofa", "a cat and a robot on grass"), guidance=None)
-    one = g.add("CLIPTextEncode", "Prompt for the first thing", clip=m.clip, text=at.pick("a white persian cat", "a flower"))
-    other = g.add("CLIPTextEncode", "Prompt for the second thing", clip=m.clip, text=at.pick("a black labrador", "a balloon"))
+                                     at.pick("a cat and a dog on a sofa", "a cat and a balloon on snow"), guidance=None)
+    one = g.add("CLIPTextEncode", "Prompt for the first thing", clip=m.clip, text=at.pick("a white persian cat", "an apple on snow"))
+    other = g.add("CLIPTextEncode", "Prompt for the second thing", clip=m.clip, text=at.pick("a black labrador", "a tree on snow"))
     g.place("2  Words and prompts", [words, *nodes, one, other])
     latent = g.add("EmptySD3LatentImage", **at.size)
     sampled = g.add("KSampler", model=words["model"], positive=whole, negative=negative, latent_image=latent["LATENT"],
-                    **{**at.sampling, "seed": at.pick(7, 5)})
+                    **sampling)
     decoded = g.add("VAEDecode", samples=sampled["LATENT"], vae=m.vae)
     g.place("3  First picture", [latent, sampled, decoded])
     maps = g.add("ConceptSaliency", recordings=words["recordings"], samples=sampled["LATENT"], image=decoded["IMAGE"], tall=760)
     masks = [g.add("ConceptSaliencyToMask", title, saliency=maps["saliency"], image=decoded["IMAGE"], concept=name, grow=at.pick(8, 3),
                    fill_holes=True, tall=720) for title, name in (("First thing", first), ("Second thing", second))]
     g.place("4  Where each thing is", [maps], masks)
-    places = [g.add("ConditioningSetMask", conditioning=prompt["CONDITIONING"], mask=mask["mask"])
+    places = [g.add("ConditioningSetMask", conditioning=prompt["CONDITIONING"], mask=mask["mask"], **at.pick({}, STRONGLY))
               for prompt, mask in zip((one, other), masks)]
     both = g.add("ConditioningCombine", conditioning_1=places[0]["CONDITIONING"], conditioning_2=places[1]["CONDITIONING"])
     all_three = g.add("ConditioningCombine", conditioning_1=both["CONDITIONING"], conditioning_2=whole)
     again = g.add("KSampler", model=m.model, positive=all_three["CONDITIONING"], negative=negative, latent_image=latent["LATENT"],
-                  **at.sampling)
+                  **sampling)
     redone = g.add("VAEDecode", samples=again["LATENT"], vae=m.vae)
     g.place("5  Each place its prompt", [*places, both, all_three, again, redone])
     before = g.add("PreviewImage", "Before", images=decoded["IMAGE"], tall=420)
@@ -195,7 +197,7 @@ def live_regions(at: Setting) -> Graph:
     first = region(g, at, "First region", m.model, m, own[0], *words, **early)
     second = region(g, at, "Second region", first["model"], m, own[1], *reversed(words), **early)
     g.place("3  Each word's place its prompt", [first, second])
-    drawn_with_regions(g, at, m, [first, second], whole, negative, "live_regions", seed=at.pick(7, 2), **anew)  # the demo's seed is chosen
+    drawn_with_regions(g, at, m, [first, second], whole, negative, "live_regions", seed=at.pick(7, 6), **anew)  # the demo's seed is chosen
     return g
 
 
@@ -210,7 +212,7 @@ def lora(at: Setting) -> Graph:
     g.place("2  Prompts, and a LoRA on one of them", nodes, [inside, hook, hooked])
     node = region(g, at, "Region of the LoRA", m.model, m, hooked, "dragon", at.pick("castle, sky", "tree"))
     g.place("3  Where the dragon takes shape", [node])
-    drawn_with_regions(g, at, m, [node], whole, negative, "lora_in_a_region", seed=at.pick(7, 1))  # the demo's seed is chosen
+    drawn_with_regions(g, at, m, [node], whole, negative, "lora_in_a_region", seed=at.pick(7, 11))  # the demo's seed is chosen
     return g
 
 

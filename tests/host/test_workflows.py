@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from concept_saliency.core.concepts import DEFAULT_CONTRAST
 from concept_saliency.demo.pipeline import LORA
-from concept_saliency.demo.workflow_parts import ANEW, EARLY
+from concept_saliency.demo.workflow_parts import ANEW, EARLY, STRONGLY
 from concept_saliency.demo.world import CONTRAST, make_scene
 from conftest import REPOSITORY
 from live_server import to_api
@@ -50,11 +50,11 @@ class Tiny:
 
 ON_THE_TINY_FLUX = {
     "generate_see_mask": Tiny(None, {
-        "dragon, castle, sky": "flower, apple, snow", "dragon": "flower",
-        "a dragon on the roof of a castle under a cloudy sky": "a flower and an apple on snow"}),
+        "dragon, castle, sky": "flower, fish, sand", "dragon": "flower",
+        "a dragon on the roof of a castle under a cloudy sky": "a fish and a flower on sand"}),
     "repaint_by_words": Tiny(1010907, {
         "dress, face, hair, sky, hill": "apple, boat", "dress": "apple", "a child's drawing of a girl": "an apple and a boat on sand",
-        "raincoat": "a sun and a boat on sand"}),
+        "raincoat": "a sun on sand"}),
     "erase_by_words": Tiny(1011037, {
         "girl, sky, hill, clouds": "dragon, house", "girl": "dragon", "a child's drawing of a girl": "a house and a dragon on water"}),
     "change_background": Tiny(1000064, {
@@ -66,8 +66,8 @@ ON_THE_TINY_FLUX = {
     "sam3_prompts": Tiny(1001549, {
         "girl, sky, hill, clouds": "dragon, moon", "girl": "dragon", "a child's drawing of a girl": "a dragon and a moon on night"}),
     "two_concepts_two_prompts": Tiny(None, {
-        "cat, dog": "fish, car", "cat": "fish", "dog": "car", "a cat and a dog on a sofa": "a fish and a car on snow",
-        "a white persian cat": "a mushroom", "a black labrador": "a boat"}),
+        "cat, dog": "person, tree", "cat": "person", "dog": "tree", "a cat and a dog on a sofa": "a person and a tree on snow",
+        "a white persian cat": "a house on snow", "a black labrador": "an apple on snow"}),
     "live_regions": Tiny(None, {
         "knight": "cat", "wizard": "balloon", "a knight": "a cat and a balloon on snow", "an astronaut": "a robot on snow",
         "a fisherman": "a balloon on snow"}, early=True),
@@ -101,6 +101,8 @@ def on_the_tiny_flux(prompt: dict, tiny: Tiny) -> dict:
             inputs.update(EARLY)
         if tiny.early and node["class_type"] == "ConceptSaliency":
             inputs["end_percent"] = round(EARLY["start_percent"] - 0.01, 2)
+        if node["class_type"] == "ConditioningSetMask":
+            inputs.update(STRONGLY)
         if node["class_type"] == "CreateHookLora":
             inputs["lora_name"] = LORA.name
         if node["class_type"] == "ConceptAttentionImage":
