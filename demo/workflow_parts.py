@@ -27,7 +27,7 @@ SAM3 = _file("sam3.1_multiplex_fp16.safetensors", "Comfy-Org/sam3.1/resolve/main
 # the tiny model decides early what it draws: regions have to begin early, and new noise in every step lets it decide again
 EARLY = {"start_percent": 0.12, "min_presence": 0.1}
 ANEW = {"sampler_name": "euler_ancestral", "steps": 24}
-STRONGLY = {"strength": 4.0}  # of a prompt in its mask; at 1 it is half of what is said there, and the tiny model draws what the whole asks for
+STRONGLY = {"strength": 4.0}  # of a prompt in its mask; at 1 the tiny model draws there what the prompt of the whole asks for
 DRAWING = "example.png"  # lies in the input folder of every ComfyUI
 THE_DRAWING = "a child's drawing of a girl with yellow hair in a pink dress on a green hill under a blue sky with clouds"
 
